@@ -1,0 +1,126 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Makes sure that the programs the project needs are installed. On Debian
+# missing packages are installed as root or with sudo; everywhere else, and
+# with neither, it says what is missing. All there: it does nothing.
+set -euo pipefail
+export LC_ALL=C
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+log=$root/out/log/packages.log
+
+# Debian package, and what proves on another system that it is there: a
+# program, a <header>, or a compiler option.
+#
+#   bc, bison, flex, libelf-dev, perl, python3: kernel build (libelf: objtool)
+#   ccache: the patched and the unpatched kernel share most objects
+#   clang: the code is to be warning-free with both compilers; libFuzzer
+#   gcc-multilib: a 32-bit program calls the ioctls in the lab
+#   libc6-dev: also static, for the programs in the lab's initramfs
+#   rsync: the kernel's headers_install
+needs='
+bc			bc
+bison			bison
+ccache			ccache
+clang			clang
+cpio			cpio
+flex			flex
+gcc			gcc
+gcc-multilib		-m32
+git			git
+libc6-dev		-static
+libelf-dev		<gelf.h>
+make			make
+patch			patch
+perl			perl
+python3			python3
+python3-git		python3
+python3-ply		python3
+qemu-system-x86		qemu-system-x86_64
+rsync			rsync
+shellcheck		shellcheck
+sparse			sparse
+xz-utils		xz
+'
+
+die() { echo "packages: $*" >&2; exit 1; }
+
+compiles() {	# compiles PROGRAM-TEXT OPTION...
+	local text=$1
+	shift
+	printf '%s\n' "$text" | gcc "$@" -x c -o /dev/null - 2>/dev/null
+}
+
+there() {	# there WHAT: without a package manager, is it on this system?
+	case $1 in
+	'<'*)	compiles "#include $1" -c ;;
+	-*)	compiles $'#include <stdio.h>\nint main(void) { return puts(""); }' "$1" ;;
+	*)	command -v "$1" >/dev/null ;;
+	esac
+}
+
+check_programs() {
+	local package what missing=
+
+	while read -r package what; do
+		[ -z "$package" ] || there "$what" || missing+=" $what"
+	done <<<"$needs"
+	[ -z "$missing" ] || die "this is not Debian, and these programs, headers (<>) or" \
+		"gcc options (-) are missing:$missing"
+}
+
+missing_packages() {
+	local names
+
+	names=$(awk 'NF { print $1 }' <<<"$needs" | sort)
+	# dpkg-query fails when it does not know one of them: part of the answer
+	# shellcheck disable=SC2016,SC2086 # dpkg's variables; a list of names
+	{ dpkg-query -W -f '${db:Status-Status} ${Package}\n' $names 2>/dev/null || true; } |
+		sed -n 's/^installed //p' | sort -u | comm -23 <(echo "$names") -
+}
+
+as_root() {	# the words that make a command run as root
+	if [ "$(id -u)" = 0 ]; then
+		echo env
+	elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+		echo sudo env
+	else
+		return 1
+	fi
+}
+
+install_packages() {	# install_packages WORDS-FOR-ROOT PACKAGE...
+	local -a apt
+	read -ra apt <<<"$1 DEBIAN_FRONTEND=noninteractive apt-get -q"
+	shift
+	local -a install=("${apt[@]}" install -y --no-install-recommends "$@")
+
+	# A bare machine has no package lists, an old one has lists of packages
+	# that the mirror no longer carries: both fail at once and need an update.
+	"${install[@]}" || { "${apt[@]}" update && "${install[@]}"; }
+}
+
+main() {
+	local missing words
+
+	if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+		check_programs
+		return
+	fi
+	missing=$(missing_packages)
+	[ -n "$missing" ] || return 0
+	missing=${missing//$'\n'/ }
+
+	words=$(as_root) || die "these Debian packages are missing, and this is neither root nor" \
+		"can it use sudo: $missing. Have them installed, then start again:
+    apt-get install --no-install-recommends $missing"
+	mkdir -p "${log%/*}"
+	echo "packages: installing $missing"
+	# shellcheck disable=SC2086 # a list of names
+	install_packages "$words" $missing >"$log" 2>&1 ||
+		die "apt-get cannot install $missing; its output is in $log"
+	echo "packages: installed in $SECONDS s"
+}
+
+main

@@ -1,0 +1,233 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# All tests, for each base that is named: `make check`.
+#
+#	lab/check.sh BASE...
+#
+# A step that fails does not stop the others. Every step keeps its output in
+# out/check. A step whose last line has "N passed, N failed" counts as that many,
+# every other one as one. The sum is the last line. What may skip says so in its
+# scenario; a skip anywhere else is a failure.
+
+# shellcheck disable=SC2317 # steps are called by name
+set -uo pipefail
+
+lab=$(cd "$(dirname "$0")" && pwd)
+root=${lab%/lab}
+logs=$root/out/check
+passed=0 failed=0 skipped=0
+failures=()
+
+main() {
+	local base
+
+	(($# > 0)) || { echo "usage: lab/check.sh BASE..." >&2; exit 2; }
+	cd "$root" || exit
+	mkdir -p "$logs"
+	step packages assembler/packages.sh || finish
+	step shellcheck check_scripts
+	step assembler assembler/test.sh
+	for base; do
+		check_base "$base"
+	done
+	finish
+}
+
+check_base() {
+	local base=$1 status=0
+
+	make_source "$base" || status=$?
+	if ((status == 3)); then
+		skip_base "$base"
+		return
+	fi
+	((status == 0)) || return
+	step "$base tree" assembler/assemble.sh tree "$base" || return
+	step "$base round trip" check_round_trip "$base"
+	step "$base series" assembler/assemble.sh series "$base"
+	step "$base checkpatch" check_patches "$base"
+
+	step "$base unpatched tree" assembler/before.sh "$base"
+	step "$base kernel" lab/build.sh "out/$base/linux" "out/$base" "$base" || return
+	step "$base unpatched kernel" lab/build.sh "out/$base/before/linux" "out/$base/before" "$base"
+	step "$base selftests" lab/selftests.sh "out/$base/linux" "out/$base"
+	step "$base programs" lab/demo/build.sh "$base"
+	step "$base sparse and W=1" check_warnings "$base"
+	step "$base headers" check_headers "$base"
+
+	[[ $base != 6.12 ]] || step "the lab itself" lab/test.sh "out/$base"
+	step "$base pvclock" lab/run.sh "out/$base" pvclock
+	step "$base clock selftests, unpatched" lab/run.sh "out/$base/before" clock-selftests
+	step "$base clock selftests" lab/run.sh "out/$base" clock-selftests
+	step "$base same results" lab/compare.sh "out/$base/before/lab/clock-selftests" \
+		"out/$base/lab/clock-selftests"
+	step "$base demo" lab/demo/run.sh "$base"
+}
+
+# --- steps ------------------------------------------------------------------
+
+# step NAME COMMAND...
+step() {
+	local name=$1 log=$logs/${1// /-}.log start=$SECONDS status
+
+	shift
+	echo "== $name"
+	"$@" 2>&1 </dev/null | tee "$log" | sed -u 's/^/   /'
+	status=${PIPESTATUS[0]}
+	count "$name" "$log" "$status"
+	echo "   $name: $( ((status == 0)) && echo passed || echo FAILED), $((SECONDS - start)) s"
+	return "$status"
+}
+
+count() {
+	local sum='([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?'
+
+	(($3 == 0)) || failures+=("$1: $2")
+	if [[ $(tail -n 1 "$2") =~ $sum ]]; then
+		passed=$((passed + BASH_REMATCH[1]))
+		failed=$((failed + BASH_REMATCH[2]))
+		skipped=$((skipped + ${BASH_REMATCH[4]:-0}))
+		(($3 == 0 || BASH_REMATCH[2] > 0)) || failed=$((failed + 1))
+	elif (($3 == 0)); then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+	fi
+}
+
+# 6.12 is in Debian's default suites; a later kernel can be gone from there.
+make_source() {
+	local status
+
+	echo "== $1 source"
+	assembler/source.sh "$1" 2>&1 </dev/null | tee "$logs/$1-source.log" | sed -u 's/^/   /'
+	status=${PIPESTATUS[0]}
+	[[ $status == 3 && $1 != 6.12 ]] && return 3
+	count "$1 source" "$logs/$1-source.log" "$status"
+	return "$status"
+}
+
+skip_base() {
+	cat <<-E
+
+	   ************************************************************************
+	   SKIPPED: everything for kernel $1. Its source cannot be had from here:
+	   see $logs/$1-source.log. Give it with LINUX=dir-or-tarball.
+	   ************************************************************************
+
+	E
+	skipped=$((skipped + 1))
+}
+
+finish() {
+	((${#failures[@]} == 0)) || printf '%s\n' '' 'Failed, with the log of each:' "${failures[@]/#/   }"
+	echo
+	echo "$passed passed, $failed failed, $skipped skipped"
+	((failed == 0 && passed > 0))
+	exit
+}
+
+# --- what is checked --------------------------------------------------------
+
+check_scripts() {
+	shellcheck -x .ci/run assembler/*.sh lab/*.sh lab/*/*.sh &&
+		gcc -std=gnu11 -Wall -Wextra -Werror -fsyntax-only lab/init.c lab/faults/*.c &&
+		clang -std=gnu11 -Wall -Wextra -Werror -fsyntax-only lab/init.c lab/faults/*.c
+}
+
+# tree and refresh without an edit leave the repository as it was.
+check_round_trip() {
+	local before after
+
+	before=$(checksums)
+	assembler/assemble.sh refresh "$1" || return
+	after=$(checksums)
+	diff <(echo "$before") <(echo "$after") && echo "nothing changed"
+}
+
+checksums() {
+	find patches arch include Documentation tools -type f -exec sha256sum {} + 2>/dev/null | sort -k 2
+}
+
+# The cover letter has no diff, Signed-off-by is added by people, and a checkpatch
+# that is older than the rules for Assisted-by expects another format.
+# Debian's python has the modules that checkpatch's helper needs.
+check_patches() {
+	local mail ignore=FILE_PATH_CHANGES bad=0
+
+	cd "out/$1/linux" || return
+	[[ -f Documentation/process/coding-assistants.rst ]] || ignore+=,BAD_SIGN_OFF
+	for mail in ../series/*.patch; do
+		[[ $mail != */0000-* ]] || continue
+		PATH=/usr/bin:$PATH ./scripts/checkpatch.pl --strict --quiet --no-signoff \
+			--ignore "$ignore" "$mail" || bad=1
+	done
+	return "$bad"
+}
+
+# sparse and W=1 say nothing about the files of the series that they do not say
+# without it.
+check_warnings() {
+	local files before after
+
+	mapfile -t files < <(git -C "out/$1/linux" diff --name-only --diff-filter=d \
+		base series -- 'arch/**.c' 'virt/**.c')
+	before=$(warnings "$1/before" "${files[@]}")
+	after=$(warnings "$1" "${files[@]}")
+	diff <(echo "$before") <(echo "$after") | sed -n 's/^> /new: /p' | grep . && return 1
+	echo "no new warnings in ${files[*]}"
+}
+
+# warnings TREE FILE...: in the tree itself, as a separate object directory would
+# mean a whole kernel. The next build compiles the files once more.
+warnings() {
+	local tree=out/$1/linux
+
+	shift
+	(cd "$tree" && touch "$@" &&
+		make -k LOCALVERSION= C=1 W=1 CONFIG_KVM_WERROR= "${@/%.c/.o}" 2>&1) |
+		grep -E 'warning:|error:|Error ' | sed -E 's/:[0-9]+(:[0-9]+)?:/:/' | sort -u
+}
+
+# The header is complete by itself, for C and C++, 64 and 32 bits.
+check_headers() {
+	local include=out/$1/linux/usr/include program
+	local compilers=('gcc -xc' 'gcc -xc -m32' 'clang -xc' 'g++ -xc++' 'clang++ -xc++') compiler
+
+	program='#include <asm/pvclock-abi.h>
+		struct pvclock_vcpu_time_info info;
+		int size_is_32[sizeof(info) == 32 ? 1 : -1];'
+	for compiler in "${compilers[@]}"; do
+		# shellcheck disable=SC2086 # a command and its flags
+		$compiler -Wall -Wextra -Werror -pedantic -isystem "$include" -fsyntax-only - <<<"$program" || return
+		echo "$compiler: ok"
+	done
+	check_hypercalls "$1"
+}
+
+# scripts/xen-hypercalls.sh reads headers that include pvclock-abi.h, and not as
+# the kernel does: a header can bring it errors, or warnings.
+check_hypercalls() {
+	local tree
+
+	for tree in "$1/before" "$1"; do
+		hypercalls "$tree" >"out/$tree/xen-hypercalls.log" 2>&1 || return
+	done
+	grep -q HYPERCALL "out/$1/xen-hypercalls.log" &&
+		diff "out/$1/before/xen-hypercalls.log" "out/$1/xen-hypercalls.log" &&
+		echo "xen-hypercalls.sh: the same output as without the series"
+}
+
+# The compiler and the paths are those of the kernel's Makefile.
+hypercalls() (
+	arch=arch/x86/include
+
+	cd "out/$1/linux" || return
+	CPP='gcc -E' LINUXINCLUDE="-I$arch -I$arch/generated -Iinclude
+		-I$arch/uapi -I$arch/generated/uapi -Iinclude/uapi -Iinclude/generated/uapi
+		-include include/linux/compiler-version.h -include include/linux/kconfig.h" \
+		sh scripts/xen-hypercalls.sh /dev/stdout include/xen/interface/xen*.h
+)
+
+main "$@"

@@ -1,0 +1,868 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tests for KVM_GET_CLOCK_GUEST and KVM_SET_CLOCK_GUEST.
+ *
+ * The guest's clock (kvmclock) is a function of its TSC.  The tests save that
+ * function, disturb the clock or destroy the VM, restore it, and compare the
+ * function that the guest has then with the one that was saved: never two
+ * readings, always both functions at one TSC value.  So there is no time that
+ * passes between the two, and what they differ by is the error.
+ *
+ * Without TSC scaling, the error has to be 0.  With scaling it can be 1 ns, if
+ * the reference that is restored is not the one that was saved: each function
+ * is below the exact line by less than 1 ns, because of the shift to the right
+ * after the multiplication, plus less than 0.5 ns, because of the shift to the
+ * right of one bit before it (at guest TSCs up to 4 GHz), and the new reference
+ * is within 0.5 ns of the line.  That makes less than 2 ns, and whole numbers.
+ */
+#include <asm/kvm_para.h>
+#include <asm/pvclock.h>
+#include <asm/pvclock-abi.h>
+#include <getopt.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "test_util.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "hyperv.h"
+
+#define MAX_VCPUS	4
+#define NR_TSC_VALUES	2000
+#define TSC_AHEAD	BIT_ULL(40)
+
+struct guest {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[MAX_VCPUS];
+	int nr_vcpus;
+};
+
+/* One reading of its clock by the guest. */
+struct reading {
+	u64 tsc;
+	u64 ns;
+};
+
+/* What a VMM keeps to restore TSC and clock. */
+struct saved_clock {
+	struct pvclock_vcpu_time_info clock;
+	u64 tsc_offset;
+};
+
+/* The Hyper-V TSC page.  KVM gives it a new sequence number with each update. */
+struct hv_tsc_page {
+	u32 sequence;
+	u32 reserved;
+	u64 scale;
+	s64 offset;
+} __aligned(4096);
+
+enum guest_action {
+	READ_CLOCK,
+	SWITCH_MSR,
+	USE_OLD_MSR,
+	USE_NEW_MSR,
+};
+
+/* Shared with the guest. */
+static struct pvclock_vcpu_time_info pvti[MAX_VCPUS] __aligned(4096);
+static struct hv_tsc_page hv_tsc_page;
+static u64 pvti_gpa[MAX_VCPUS];
+static u64 hv_tsc_page_gpa;
+static enum guest_action action;
+
+/* The TSC frequency of new guests in kHz, 0 for the host's. */
+static unsigned long scaled_tsc_khz;
+
+static void guest_main(int id)
+{
+	u64 pvti_enabled = pvti_gpa[id] | KVM_MSR_ENABLED;
+	u64 tsc;
+
+	wrmsr(MSR_KVM_SYSTEM_TIME_NEW, pvti_enabled);
+	if (!id && hv_tsc_page_gpa) {
+		wrmsr(HV_X64_MSR_GUEST_OS_ID, HYPERV_LINUX_OS_ID);
+		wrmsr(HV_X64_MSR_REFERENCE_TSC, hv_tsc_page_gpa | 1);
+	}
+
+	for (;;) {
+		switch (READ_ONCE(action)) {
+		case SWITCH_MSR:
+			wrmsr(MSR_KVM_SYSTEM_TIME, pvti_enabled);
+			wrmsr(MSR_KVM_SYSTEM_TIME_NEW, pvti_enabled);
+			break;
+		case USE_OLD_MSR:
+			wrmsr(MSR_KVM_SYSTEM_TIME, pvti_enabled);
+			break;
+		case USE_NEW_MSR:
+			wrmsr(MSR_KVM_SYSTEM_TIME_NEW, pvti_enabled);
+			break;
+		case READ_CLOCK:
+			break;
+		}
+
+		tsc = rdtsc();
+		GUEST_SYNC_ARGS(0, tsc, __pvclock_read_cycles(&pvti[id], tsc), 0, 0);
+	}
+}
+
+static struct reading run_vcpu(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		break;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+	default:
+		TEST_FAIL("Unhandled ucall: %lu", uc.cmd);
+	}
+
+	return (struct reading){ .tsc = uc.args[2], .ns = uc.args[3] };
+}
+
+static void run_all(struct guest *guest)
+{
+	int i;
+
+	for (i = 0; i < guest->nr_vcpus; i++)
+		run_vcpu(guest->vcpus[i]);
+}
+
+static void run_with_action(struct guest *guest, enum guest_action what)
+{
+	action = what;
+	sync_global_to_guest(guest->vm, action);
+	run_vcpu(guest->vcpus[0]);
+	action = READ_CLOCK;
+	sync_global_to_guest(guest->vm, action);
+}
+
+static struct guest new_guest(int nr_vcpus)
+{
+	struct guest guest = { .nr_vcpus = nr_vcpus };
+	int i;
+
+	guest.vm = vm_create(nr_vcpus);
+	if (scaled_tsc_khz)
+		vm_ioctl(guest.vm, KVM_SET_TSC_KHZ, (void *)scaled_tsc_khz);
+
+	for (i = 0; i < nr_vcpus; i++) {
+		guest.vcpus[i] = vm_vcpu_add(guest.vm, i, guest_main);
+		vcpu_args_set(guest.vcpus[i], 1, i);
+		pvti_gpa[i] = addr_gva2gpa(guest.vm, (unsigned long)&pvti[i]);
+	}
+	sync_global_to_guest(guest.vm, pvti_gpa);
+
+	return guest;
+}
+
+static void free_guest(struct guest *guest)
+{
+	kvm_vm_free(guest->vm);
+	guest->vm = NULL;
+}
+
+static struct pvclock_vcpu_time_info get_clock_guest(struct kvm_vcpu *vcpu)
+{
+	struct pvclock_vcpu_time_info clock;
+
+	memset(&clock, 0xff, sizeof(clock));
+	vcpu_ioctl(vcpu, KVM_GET_CLOCK_GUEST, &clock);
+
+	TEST_ASSERT(!clock.version && !clock.pad0 && !clock.pad[0] && !clock.pad[1],
+		    "version or padding is not zero");
+	TEST_ASSERT_EQ(clock.flags, PVCLOCK_TSC_STABLE_BIT);
+
+	return clock;
+}
+
+static struct saved_clock save_clock(struct kvm_vcpu *vcpu)
+{
+	struct saved_clock saved;
+
+	saved.clock = get_clock_guest(vcpu);
+	vcpu_device_attr_get(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
+			     &saved.tsc_offset);
+	return saved;
+}
+
+static void set_tsc_offset(struct guest *guest, u64 tsc_offset)
+{
+	int i;
+
+	for (i = 0; i < guest->nr_vcpus; i++)
+		vcpu_device_attr_set(guest->vcpus[i], KVM_VCPU_TSC_CTRL,
+				     KVM_VCPU_TSC_OFFSET, &tsc_offset);
+}
+
+/* The clock at @tsc, from the definition and not with pvclock's code. */
+static u64 clock_at(const struct pvclock_vcpu_time_info *clock, u64 tsc)
+{
+	u64 mul = clock->tsc_to_system_mul;
+	u64 delta = tsc - clock->tsc_timestamp;
+
+	if (clock->tsc_shift < 0)
+		delta /= BIT_ULL(-clock->tsc_shift);
+	else
+		delta *= BIT_ULL(clock->tsc_shift);
+
+	/* delta * mul / 2^32, in two parts of 64 bits. */
+	return clock->system_time + (delta >> 32) * mul +
+	       ((delta & UINT32_MAX) * mul >> 32);
+}
+
+static void assert_at(u64 tsc, u64 expected, u64 ns, const char *what)
+{
+	s64 error = ns - expected;
+	s64 max_error = scaled_tsc_khz ? 1 : 0;
+
+	TEST_ASSERT(error >= -max_error && error <= max_error,
+		    "%s is off by %ld ns at TSC %#lx: %lu ns, expected %lu ns",
+		    what, error, tsc, ns, expected);
+}
+
+static void assert_same_function(const struct pvclock_vcpu_time_info *expected,
+				 const struct pvclock_vcpu_time_info *clock,
+				 u64 tsc, const char *what)
+{
+	int i;
+
+	for (i = 0; i < NR_TSC_VALUES; i++, tsc += TSC_AHEAD / NR_TSC_VALUES)
+		assert_at(tsc, clock_at(expected, tsc), clock_at(clock, tsc), what);
+}
+
+/* The clock of each vCPU is @expected: for the guest, in its page, and for GET. */
+static void assert_guest_clock(struct guest *guest,
+			       const struct pvclock_vcpu_time_info *expected)
+{
+	struct pvclock_vcpu_time_info clock, *page;
+	struct reading reading;
+	int i;
+
+	for (i = 0; i < guest->nr_vcpus; i++) {
+		clock = get_clock_guest(guest->vcpus[i]);
+		reading = run_vcpu(guest->vcpus[i]);
+		assert_at(reading.tsc, clock_at(expected, reading.tsc), reading.ns,
+			  "The guest's reading");
+
+		page = addr_gva2hva(guest->vm, (unsigned long)&pvti[i]);
+		TEST_ASSERT_EQ(page->flags, PVCLOCK_TSC_STABLE_BIT);
+		assert_same_function(expected, page, reading.tsc, "The guest's page");
+		assert_same_function(expected, &clock, reading.tsc, "GET before the run");
+		clock = get_clock_guest(guest->vcpus[i]);
+		assert_same_function(expected, &clock, reading.tsc, "GET after the run");
+	}
+}
+
+/* A clock that is off by so much that no test can take it for the right one. */
+static void disturb_clock(struct guest *guest)
+{
+	struct kvm_clock_data data = {};
+
+	vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
+	data.clock += 1000 * NSEC_PER_SEC;
+	data.flags = 0;
+	vm_ioctl(guest->vm, KVM_SET_CLOCK, &data);
+}
+
+static void assert_disturbed(struct guest *guest,
+			     const struct pvclock_vcpu_time_info *saved)
+{
+	int i;
+
+	for (i = 0; i < guest->nr_vcpus; i++) {
+		struct reading reading = run_vcpu(guest->vcpus[i]);
+		u64 ahead = reading.ns - clock_at(saved, reading.tsc);
+
+		TEST_ASSERT(ahead > 999 * NSEC_PER_SEC && ahead < 1001 * NSEC_PER_SEC,
+			    "KVM_SET_CLOCK moved the clock by %ld ns, not by 1000 s",
+			    ahead);
+	}
+}
+
+static void test_get_before_run(int nr_vcpus)
+{
+	struct guest guest = new_guest(nr_vcpus);
+	struct pvclock_vcpu_time_info clock = get_clock_guest(guest.vcpus[0]);
+
+	assert_guest_clock(&guest, &clock);
+	free_guest(&guest);
+}
+
+static void test_restore_after_set_clock(int nr_vcpus)
+{
+	struct guest guest = new_guest(nr_vcpus);
+	struct saved_clock saved;
+	int i;
+
+	run_all(&guest);
+	for (i = 0; i < nr_vcpus; i++) {
+		saved = save_clock(guest.vcpus[i]);
+		disturb_clock(&guest);
+		assert_disturbed(&guest, &saved.clock);
+		vcpu_ioctl(guest.vcpus[i], KVM_SET_CLOCK_GUEST, &saved.clock);
+		assert_guest_clock(&guest, &saved.clock);
+	}
+	free_guest(&guest);
+}
+
+/*
+ * The update that guests cause in practice: a boot loader uses one MSR, the
+ * kernel the other.  It takes a new reference for the clock.
+ */
+static void test_restore_after_msr_switch(int nr_vcpus)
+{
+	struct guest guest = new_guest(nr_vcpus);
+	struct saved_clock saved;
+
+	run_all(&guest);
+	saved = save_clock(guest.vcpus[0]);
+	run_with_action(&guest, SWITCH_MSR);
+	vcpu_ioctl(guest.vcpus[nr_vcpus - 1], KVM_SET_CLOCK_GUEST, &saved.clock);
+	assert_guest_clock(&guest, &saved.clock);
+	free_guest(&guest);
+}
+
+/* Save, destroy, and restore with the TSC moved on by @tsc_delta. */
+static void restore_in_new_vm(int nr_vcpus, u64 tsc_delta)
+{
+	struct guest guest = new_guest(nr_vcpus);
+	struct saved_clock saved;
+
+	disturb_clock(&guest);
+	run_all(&guest);
+	saved = save_clock(guest.vcpus[nr_vcpus - 1]);
+	free_guest(&guest);
+
+	/* Each new vCPU has a request pending that takes a new reference. */
+	guest = new_guest(nr_vcpus);
+	set_tsc_offset(&guest, saved.tsc_offset + tsc_delta);
+	vcpu_ioctl(guest.vcpus[0], KVM_SET_CLOCK_GUEST, &saved.clock);
+	assert_guest_clock(&guest, &saved.clock);
+	free_guest(&guest);
+}
+
+static void test_live_update(int nr_vcpus)
+{
+	restore_in_new_vm(nr_vcpus, 0);
+}
+
+static void test_migration(int nr_vcpus)
+{
+	restore_in_new_vm(nr_vcpus, 123456789);
+}
+
+/* A TSC that was below zero at the reference. */
+static void test_wrapped_reference(int nr_vcpus)
+{
+	struct guest guest = new_guest(nr_vcpus);
+	struct saved_clock saved;
+	int i;
+
+	run_all(&guest);
+	for (i = 0; i < nr_vcpus; i++)
+		vcpu_set_msr(guest.vcpus[i], MSR_IA32_TSC, 1000);
+
+	saved = save_clock(guest.vcpus[0]);
+	TEST_ASSERT((s64)saved.clock.tsc_timestamp < 0,
+		    "The reference at TSC %#lx is not below zero",
+		    (u64)saved.clock.tsc_timestamp);
+	disturb_clock(&guest);
+	vcpu_ioctl(guest.vcpus[0], KVM_SET_CLOCK_GUEST, &saved.clock);
+	assert_guest_clock(&guest, &saved.clock);
+	free_guest(&guest);
+}
+
+/* Fields that KVM_SET_CLOCK_GUEST does not look at, or that may be either. */
+static void test_ignored_fields(int nr_vcpus)
+{
+	struct guest guest = new_guest(nr_vcpus);
+	struct pvclock_vcpu_time_info clock;
+	struct saved_clock saved;
+
+	run_all(&guest);
+	saved = save_clock(guest.vcpus[0]);
+	clock = saved.clock;
+	clock.version = 12345;
+	clock.flags = 0;
+	disturb_clock(&guest);
+	vcpu_ioctl(guest.vcpus[0], KVM_SET_CLOCK_GUEST, &clock);
+	assert_guest_clock(&guest, &saved.clock);
+	free_guest(&guest);
+}
+
+static void assert_fails(struct kvm_vcpu *vcpu, unsigned long cmd,
+			 const struct pvclock_vcpu_time_info *clock, int err)
+{
+	int r = ioctl(vcpu->fd, cmd, clock);
+
+	TEST_ASSERT(r == -1 && errno == err,
+		    "ioctl %#lx returned %d, errno %d (%s), expected errno %d (%s)",
+		    cmd, r, errno, strerror(errno), err, strerror(err));
+}
+
+/* Returns whether the vCPUs' pages are the same after the failed SET. */
+static bool set_fails(struct guest *guest,
+		      const struct pvclock_vcpu_time_info *clock, int err)
+{
+	struct pvclock_vcpu_time_info *pages =
+		addr_gva2hva(guest->vm, (unsigned long)pvti);
+	struct hv_tsc_page *hv_page =
+		addr_gva2hva(guest->vm, (unsigned long)&hv_tsc_page);
+	struct pvclock_vcpu_time_info before, after, pages_before[MAX_VCPUS];
+	u32 hv_sequence = hv_page->sequence;
+
+	before = get_clock_guest(guest->vcpus[0]);
+	memcpy(pages_before, pages, sizeof(pages_before));
+
+	assert_fails(guest->vcpus[0], KVM_SET_CLOCK_GUEST, clock, err);
+
+	after = get_clock_guest(guest->vcpus[0]);
+	TEST_ASSERT(!memcmp(&before, &after, sizeof(after)),
+		    "The failed KVM_SET_CLOCK_GUEST changed the clock");
+	run_all(guest);
+	TEST_ASSERT_EQ(hv_page->sequence, hv_sequence);
+
+	return !memcmp(pages_before, pages, sizeof(pages_before));
+}
+
+/*
+ * An error leaves everything as it was: the clock, to the byte, and the pages,
+ * as an update would give a page a new version, or a new sequence number.  The
+ * vCPUs' writes to the MSR cause updates, too, on some kernels with a delay,
+ * but each of them only one.
+ */
+static void assert_set_fails(struct guest *guest,
+			     const struct pvclock_vcpu_time_info *clock, int err)
+{
+	int i;
+
+	for (i = 0; i <= MAX_VCPUS; i++) {
+		if (set_fails(guest, clock, err))
+			return;
+	}
+	TEST_FAIL("The failed KVM_SET_CLOCK_GUEST updated a vCPU's page");
+}
+
+static void *inaccessible_page(void)
+{
+	void *page = mmap(NULL, getpagesize(), PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	TEST_ASSERT(page != MAP_FAILED, "mmap() failed");
+	return page;
+}
+
+static void test_efault(struct guest *guest)
+{
+	struct pvclock_vcpu_time_info *page = inaccessible_page();
+
+	assert_set_fails(guest, page, EFAULT);
+	assert_fails(guest->vcpus[0], KVM_GET_CLOCK_GUEST, page, EFAULT);
+	munmap(page, getpagesize());
+}
+
+/* One field at a time: the rest is the guest's own clock. */
+#define TEST_EINVAL(name, field, value)						\
+static void test_einval_##name(struct guest *guest)				\
+{										\
+	struct pvclock_vcpu_time_info clock = get_clock_guest(guest->vcpus[0]);	\
+										\
+	clock.field = value;							\
+	assert_set_fails(guest, &clock, EINVAL);				\
+}
+
+TEST_EINVAL(mul_0, tsc_to_system_mul, 0)
+TEST_EINVAL(shift_32, tsc_shift, 32)
+TEST_EINVAL(shift_127, tsc_shift, 127)
+TEST_EINVAL(shift_minus_32, tsc_shift, -32)
+TEST_EINVAL(shift_minus_128, tsc_shift, -128)
+TEST_EINVAL(pad0, pad0, 1)
+TEST_EINVAL(pad_first, pad[0], 1)
+TEST_EINVAL(pad_last, pad[1], 0x80)
+TEST_EINVAL(guest_stopped, flags, PVCLOCK_TSC_STABLE_BIT | PVCLOCK_GUEST_STOPPED)
+TEST_EINVAL(unknown_flag, flags, PVCLOCK_TSC_STABLE_BIT | 0x80)
+
+static void test_erange_absurd_rate(struct guest *guest)
+{
+	struct pvclock_vcpu_time_info own = get_clock_guest(guest->vcpus[0]);
+	static const u32 muls[] = { 1, 0x80000000, 0xffffffff };
+	struct pvclock_vcpu_time_info clock;
+	int i, shift;
+
+	for (shift = -31; shift <= 31; shift++) {
+		/* Next to its own shift a factor can be too close to be absurd. */
+		if (shift >= own.tsc_shift - 1 && shift <= own.tsc_shift + 1)
+			continue;
+
+		for (i = 0; i < ARRAY_SIZE(muls); i++) {
+			clock = own;
+			clock.tsc_to_system_mul = muls[i];
+			clock.tsc_shift = shift;
+			assert_set_fails(guest, &clock, ERANGE);
+		}
+	}
+}
+
+static u64 get_tolerance_ppm(void)
+{
+	const char *path = "/sys/module/kvm/parameters/tsc_tolerance_ppm";
+	FILE *file = fopen(path, "r");
+	u64 ppm;
+
+	TEST_ASSERT(file && fscanf(file, "%lu", &ppm) == 1, "Can't read %s", path);
+	fclose(file);
+	return ppm;
+}
+
+static void set_rate(struct pvclock_vcpu_time_info *clock, u64 khz)
+{
+	int shift = -8;
+	u64 mul;
+
+	/* A cycle has mul * 2^(shift - 32) ns. At this shift, less than 2^-8 ns. */
+	do {
+		mul = (NSEC_PER_SEC / 1000 << (32 - shift)) / khz;
+	} while (mul > UINT32_MAX && ++shift);
+
+	clock->tsc_to_system_mul = mul;
+	clock->tsc_shift = shift;
+}
+
+/* The rates that KVM_SET_TSC_KHZ accepts without scaling, and their neighbours. */
+static void test_erange_rate_tolerance(struct guest *guest)
+{
+	u64 khz = __vcpu_ioctl(guest->vcpus[0], KVM_GET_TSC_KHZ, NULL);
+	u64 lo = khz * (1000000 - get_tolerance_ppm()) / 1000000;
+	u64 hi = khz * (1000000 + get_tolerance_ppm()) / 1000000;
+	struct pvclock_vcpu_time_info own = get_clock_guest(guest->vcpus[0]);
+	struct pvclock_vcpu_time_info clock = own, now;
+	u64 rates[] = { lo, khz, hi };
+	int i;
+
+	set_rate(&clock, lo - 1);
+	assert_set_fails(guest, &clock, ERANGE);
+	set_rate(&clock, hi + 1);
+	assert_set_fails(guest, &clock, ERANGE);
+
+	/*
+	 * A rate that is accepted goes on as the TSC's own, from the clock that
+	 * was set.  That one is below the exact line, by less than 1.5 ns, and
+	 * the new reference within 0.5 ns of it: whole numbers, so 0 or 1 ns.
+	 */
+	for (i = 0; i < ARRAY_SIZE(rates); i++) {
+		u64 error;
+
+		set_rate(&clock, rates[i]);
+		vcpu_ioctl(guest->vcpus[0], KVM_SET_CLOCK_GUEST, &clock);
+		now = get_clock_guest(guest->vcpus[0]);
+		TEST_ASSERT_EQ(now.tsc_to_system_mul, own.tsc_to_system_mul);
+		TEST_ASSERT_EQ(now.tsc_shift, own.tsc_shift);
+		error = now.system_time - clock_at(&clock, now.tsc_timestamp);
+		TEST_ASSERT(error <= 1, "At %lu kHz, the clock steps by %ld ns",
+			    rates[i], error);
+	}
+	run_all(guest);
+}
+
+static void test_erange_reference_ahead(struct guest *guest)
+{
+	struct pvclock_vcpu_time_info clock = get_clock_guest(guest->vcpus[0]);
+	u64 tsc = run_vcpu(guest->vcpus[0]).tsc;
+
+	clock.tsc_timestamp = tsc + TSC_AHEAD;
+	assert_set_fails(guest, &clock, ERANGE);
+
+	clock.tsc_timestamp = tsc + BIT_ULL(63) - 1;
+	assert_set_fails(guest, &clock, ERANGE);
+
+	/* Farther ahead is behind. */
+	clock.tsc_timestamp = tsc + BIT_ULL(63) + TSC_AHEAD;
+	vcpu_ioctl(guest->vcpus[0], KVM_SET_CLOCK_GUEST, &clock);
+	assert_guest_clock(guest, &clock);
+}
+
+/* The vCPU has no clock to get, and the failed SET leaves the VM's as it is. */
+static void assert_no_guest_clock(struct guest *guest, struct kvm_vcpu *vcpu,
+				  const struct pvclock_vcpu_time_info *saved)
+{
+	struct pvclock_vcpu_time_info clock = *saved;
+	u64 limits[2][2];
+	int i;
+
+	assert_fails(vcpu, KVM_GET_CLOCK_GUEST, &clock, ENODATA);
+
+	/*
+	 * Then the clock is CLOCK_MONOTONIC_RAW plus an offset.  The readings
+	 * of the one around the other give a range for the offset, before and
+	 * after, and the two ranges have to overlap.
+	 */
+	for (i = 0; i < 2; i++) {
+		struct kvm_clock_data data = {};
+		struct timespec ts;
+
+		clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
+		limits[i][1] = -timespec_to_ns(ts);
+		vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
+		clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
+		limits[i][0] = data.clock - timespec_to_ns(ts);
+		limits[i][1] += data.clock;
+
+		if (i)
+			break;
+
+		/* An hour off, so that the ranges can't overlap if it is set. */
+		clock.system_time += 3600 * NSEC_PER_SEC;
+		assert_fails(vcpu, KVM_SET_CLOCK_GUEST, &clock, ENODATA);
+	}
+
+	TEST_ASSERT((s64)(limits[0][0] - limits[1][1]) <= 0 &&
+		    (s64)(limits[1][0] - limits[0][1]) <= 0,
+		    "The failed KVM_SET_CLOCK_GUEST changed the clock");
+}
+
+static void test_enodata_old_msr(struct guest *guest)
+{
+	struct pvclock_vcpu_time_info saved = get_clock_guest(guest->vcpus[0]);
+
+	run_with_action(guest, USE_OLD_MSR);
+	assert_no_guest_clock(guest, guest->vcpus[0], &saved);
+
+	run_with_action(guest, USE_NEW_MSR);
+	vcpu_ioctl(guest->vcpus[0], KVM_SET_CLOCK_GUEST, &saved);
+	assert_guest_clock(guest, &saved);
+}
+
+static void test_enodata_unmatched_tscs(struct guest *guest)
+{
+	struct kvm_vcpu *last = guest->vcpus[guest->nr_vcpus - 1];
+	struct saved_clock saved = save_clock(last);
+	u64 offset = saved.tsc_offset + NSEC_PER_SEC;
+	int i;
+
+	vcpu_device_attr_set(last, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
+	for (i = 0; i < guest->nr_vcpus; i++)
+		assert_no_guest_clock(guest, guest->vcpus[i], &saved.clock);
+	run_all(guest);
+	assert_no_guest_clock(guest, last, &saved.clock);
+
+	set_tsc_offset(guest, saved.tsc_offset);
+	vcpu_ioctl(last, KVM_SET_CLOCK_GUEST, &saved.clock);
+	assert_guest_clock(guest, &saved.clock);
+}
+
+/* Without hardware for it, KVM makes a TSC run faster by steps at each exit. */
+static void test_enodata_emulated_tsc_rate(struct guest *guest)
+{
+	struct kvm_vcpu *vcpu = guest->vcpus[0];
+	struct pvclock_vcpu_time_info saved = get_clock_guest(vcpu);
+	unsigned long khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
+
+	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
+	assert_no_guest_clock(guest, vcpu, &saved);
+}
+
+/*
+ * The clock's reference stays while the TSC is written, and so is older than
+ * what the TSC has to catch up with: that must not take the TSC far ahead.
+ */
+static void test_emulated_tsc_rate_and_tsc_write(struct guest *unused)
+{
+	struct guest guest = new_guest(1);
+	struct kvm_vcpu *vcpu = guest.vcpus[0];
+	unsigned long khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
+	u64 tsc;
+
+	run_vcpu(vcpu);
+	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
+	vcpu_set_msr(vcpu, MSR_IA32_TSC, BIT_ULL(50));
+	tsc = run_vcpu(vcpu).tsc;
+	TEST_ASSERT(tsc - BIT_ULL(50) < TSC_AHEAD,
+		    "The TSC went from 2^50 to %#lx", tsc);
+	free_guest(&guest);
+}
+
+/* The same clock gives the same Hyper-V page, computed anew. */
+static void test_hv_tsc_page(struct guest *guest)
+{
+	struct hv_tsc_page *page =
+		addr_gva2hva(guest->vm, (unsigned long)&hv_tsc_page);
+	struct pvclock_vcpu_time_info saved = get_clock_guest(guest->vcpus[0]);
+	struct hv_tsc_page before = *page, disturbed;
+
+	disturb_clock(guest);
+	run_all(guest);
+	disturbed = *page;
+	TEST_ASSERT(disturbed.offset != before.offset,
+		    "The Hyper-V TSC page does not follow KVM_SET_CLOCK");
+
+	vcpu_ioctl(guest->vcpus[0], KVM_SET_CLOCK_GUEST, &saved);
+	assert_guest_clock(guest, &saved);
+	TEST_ASSERT(page->sequence != disturbed.sequence,
+		    "KVM_SET_CLOCK_GUEST did not update the Hyper-V TSC page");
+	TEST_ASSERT_EQ(page->scale, before.scale);
+	TEST_ASSERT_EQ(page->offset, before.offset);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(int nr_vcpus);
+} restore_tests[] = {
+	{ "get before the first run", test_get_before_run },
+	{ "restore after KVM_SET_CLOCK", test_restore_after_set_clock },
+	{ "restore after the guest switched MSRs", test_restore_after_msr_switch },
+	{ "live update: new VM, same TSC", test_live_update },
+	{ "migration: new VM, TSC moved on", test_migration },
+	{ "wrapped reference", test_wrapped_reference },
+	{ "version and flags are ignored", test_ignored_fields },
+};
+
+static const struct {
+	const char *name;
+	void (*run)(struct guest *guest);
+	bool without_scaling_only;
+} guest_tests[] = {
+	{ "Hyper-V TSC page", test_hv_tsc_page },
+	{ "EFAULT", test_efault },
+	{ "EINVAL: mul 0", test_einval_mul_0 },
+	{ "EINVAL: shift 32", test_einval_shift_32 },
+	{ "EINVAL: shift 127", test_einval_shift_127 },
+	{ "EINVAL: shift -32", test_einval_shift_minus_32 },
+	{ "EINVAL: shift -128", test_einval_shift_minus_128 },
+	{ "EINVAL: pad0", test_einval_pad0 },
+	{ "EINVAL: pad[0]", test_einval_pad_first },
+	{ "EINVAL: pad[1]", test_einval_pad_last },
+	{ "EINVAL: flag GUEST_STOPPED", test_einval_guest_stopped },
+	{ "EINVAL: unknown flag", test_einval_unknown_flag },
+	{ "ERANGE: absurd rates", test_erange_absurd_rate },
+	{ "ERANGE: limits of the rate", test_erange_rate_tolerance },
+	{ "ERANGE: reference ahead", test_erange_reference_ahead },
+	{ "ENODATA: old MSR", test_enodata_old_msr },
+	{ "ENODATA: TSCs that do not match", test_enodata_unmatched_tscs },
+	{ "ENODATA: emulated TSC rate", test_enodata_emulated_tsc_rate, true },
+	{ "emulated TSC rate, TSC write", test_emulated_tsc_rate_and_tsc_write, true },
+};
+
+static const struct {
+	unsigned long mul, div;
+	const char *name;
+} tsc_rates[] = {
+	{ 1, 1, "host's TSC rate" },
+	{ 1, 2, "TSC scaled by 1/2" },
+	{ 3, 4, "TSC scaled by 3/4" },
+	{ 7, 3, "TSC scaled by 7/3" },
+};
+
+static void run_restore_tests(unsigned long host_tsc_khz, int nr_rates)
+{
+	static const int nr_vcpus[] = { 1, MAX_VCPUS };
+	int rate, nr, i;
+
+	for (rate = 0; rate < nr_rates; rate++) {
+		scaled_tsc_khz = rate ? host_tsc_khz * tsc_rates[rate].mul /
+				       tsc_rates[rate].div : 0;
+
+		for (nr = 0; nr < ARRAY_SIZE(nr_vcpus); nr++) {
+			for (i = 0; i < ARRAY_SIZE(restore_tests); i++) {
+				restore_tests[i].run(nr_vcpus[nr]);
+				ksft_test_result_pass("%s, %d vCPU(s), %s\n",
+						      restore_tests[i].name,
+						      nr_vcpus[nr],
+						      tsc_rates[rate].name);
+			}
+		}
+	}
+	scaled_tsc_khz = 0;
+}
+
+static struct guest new_guest_with_hv_tsc_page(void)
+{
+	struct guest guest = new_guest(MAX_VCPUS);
+	struct hv_tsc_page *page;
+
+	vcpu_set_hv_cpuid(guest.vcpus[0]);
+	hv_tsc_page_gpa = addr_gva2gpa(guest.vm, (unsigned long)&hv_tsc_page);
+	sync_global_to_guest(guest.vm, hv_tsc_page_gpa);
+	run_all(&guest);
+	hv_tsc_page_gpa = 0;
+
+	/* The guest enables the page in its first run, KVM writes it then. */
+	page = addr_gva2hva(guest.vm, (unsigned long)&hv_tsc_page);
+	TEST_ASSERT(page->sequence, "KVM does not update the Hyper-V TSC page");
+	return guest;
+}
+
+static void run_guest_tests(void)
+{
+	bool has_scaling = kvm_has_cap(KVM_CAP_TSC_CONTROL);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(guest_tests); i++) {
+		struct guest guest;
+
+		if (has_scaling && guest_tests[i].without_scaling_only) {
+			ksft_test_result_skip("%s: the TSC can be scaled\n",
+					      guest_tests[i].name);
+			continue;
+		}
+
+		guest = new_guest_with_hv_tsc_page();
+		guest_tests[i].run(&guest);
+		free_guest(&guest);
+		ksft_test_result_pass("%s\n", guest_tests[i].name);
+	}
+}
+
+static unsigned long get_host_tsc_khz(void)
+{
+	struct kvm_vm *vm = vm_create_barebones();
+	unsigned long khz = __vm_ioctl(vm, KVM_GET_TSC_KHZ, NULL);
+
+	kvm_vm_free(vm);
+	return khz;
+}
+
+static void usage(const char *name)
+{
+	printf("Usage: %s [-h] [-n]\n"
+	       " -h: print this text\n"
+	       " -n: only the host's TSC rate, leave out TSC scaling\n", name);
+}
+
+int main(int argc, char *argv[])
+{
+	int nr_rates = ARRAY_SIZE(tsc_rates);
+	int opt;
+
+	while ((opt = getopt(argc, argv, "hn")) != -1) {
+		switch (opt) {
+		case 'n':
+			nr_rates = 1;
+			break;
+		default:
+			usage(argv[0]);
+			exit(opt == 'h' ? KSFT_PASS : KSFT_FAIL);
+		}
+	}
+
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_CLOCK_GUEST));
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_HYPERV_TIME));
+	TEST_REQUIRE(sys_clocksource_is_based_on_tsc());
+
+	if (!kvm_has_cap(KVM_CAP_VM_TSC_CONTROL))
+		nr_rates = 1;
+
+	ksft_print_header();
+	ksft_set_plan(2 * nr_rates * ARRAY_SIZE(restore_tests) +
+		      ARRAY_SIZE(guest_tests));
+
+	run_restore_tests(get_host_tsc_khz(), nr_rates);
+	run_guest_tests();
+
+	ksft_finished();
+}
