@@ -22,8 +22,8 @@
 #
 # A program has the seconds that its line gives. It is looked for in selftests
 # and programs of KERNELDIR and of the directory above it (the unpatched kernel
-# runs the same ones), and in out/lab/bin. Exit status 0 is a pass; 4 is a skip, which
-# is a failure unless the line allows it.
+# runs the same ones), and in out/lab/bin. Exit status 0 is a pass; 4 is a skip,
+# which is a failure unless the line allows it.
 #
 # LOGDIR (KERNELDIR/lab/SCENARIO) keeps console.log, verdict.log, emulator.log,
 # PROGRAM.log (what the program printed; PROGRAM.2.log is its second run), and
