@@ -745,7 +745,7 @@ static void test_hv_wrapped_reference(struct guest *guest)
 		    "The reference at TSC %#lx is not below zero",
 		    (u64)clock.tsc_timestamp);
 
-	error = (u64)((unsigned __int128)tsc * page->scale >> 64) + page->offset -
+	error = (u64)((__uint128_t)tsc * page->scale >> 64) + page->offset -
 		clock_at(&clock, tsc) / 100;
 	TEST_ASSERT(error > -4 && error < 4,
 		    "The Hyper-V TSC page is off by %ld units of 100 ns", error);
