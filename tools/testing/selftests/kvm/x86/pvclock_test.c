@@ -822,10 +822,11 @@ static void run_restore_tests(unsigned long host_tsc_khz, int nr_rates)
 				if (!skip)
 					restore_tests[i].run(nr_vcpus[nr]);
 				ksft_test_result_report(skip ? KSFT_SKIP : KSFT_PASS,
-							"%s, %d vCPU(s), %s\n",
+							"%s, %d vCPU(s), %s%s\n",
 							restore_tests[i].name,
 							nr_vcpus[nr],
-							tsc_rates[rate].name);
+							tsc_rates[rate].name,
+							skip ? ": above 4 GHz" : "");
 			}
 		}
 	}
@@ -868,7 +869,10 @@ static void run_guest_tests(void)
 		struct guest guest;
 
 		if (!can_run[guest_tests[i].when]) {
-			ksft_test_result_skip("%s\n", guest_tests[i].name);
+			ksft_test_result_skip("%s: %s\n", guest_tests[i].name,
+					      guest_tests[i].when == WITH_HYPERV ?
+					      "KVM has no Hyper-V clock" :
+					      "the TSC can be scaled");
 			continue;
 		}
 
