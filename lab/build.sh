@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Build the lab's kernel in its source tree.
+# Build the lab's kernel in its source tree, and the modules in lab/modules.
 #
 #	lab/build.sh SRCDIR OUTDIR BASE
 #
 # Leaves OUTDIR/bzImage and OUTDIR/modules/*.ko; the log is
 # OUTDIR/log/kernel.log. The configuration is lab/kernel.config over
-# allnoconfig, followed by lab/kernel-BASE.config where there is one.
+# allnoconfig, followed by lab/kernel-BASE.config where there is one, and by the
+# series' KUnit tests where the tree has them.
 # ccache, when it is installed, keeps its objects in out/cache/ccache: a second
 # tree that is nearly the same is built mostly from there.
 
@@ -23,8 +24,11 @@ modules=(
 	arch/x86/kvm/kvm-amd.ko
 	arch/x86/kvm/kvm-intel.ko
 	drivers/misc/lkdtm/lkdtm.ko
+	lib/kunit/kunit.ko
 )
-all_files=1055		# that a build from nothing compiles, about
+kunit_test=arch/x86/kvm/tests/guest_clock_kunit
+lab_modules=(tsc_unstable.ko)
+all_files=1080		# that a build from nothing compiles, about
 
 main() {
 	(($# == 3)) || die "usage: lab/build.sh SRCDIR OUTDIR BASE"
@@ -33,7 +37,7 @@ main() {
 	out=$(cd "$2" && pwd)
 	base=$3
 	cd "$1"
-	inputs=$(fingerprint . "$lab/build.sh" "$lab"/kernel*.config)
+	inputs=$(fingerprint . "$lab/build.sh" "$lab"/kernel*.config "$lab"/modules/*)
 	if up_to_date "$inputs" "$out/kernel.inputs"; then
 		echo "kernel $base: up to date"
 		return
@@ -41,8 +45,7 @@ main() {
 	rm -f "$out/kernel.inputs"
 	set_environment
 	configure
-	run_step "kernel $base" "$out/log/kernel.log" "$(files_to_compile)" \
-		make -j"$(nproc)" bzImage modules
+	run_step "kernel $base" "$out/log/kernel.log" "$(files_to_compile)" build
 	install_results
 	echo "$inputs" >"$out/kernel.inputs"
 }
@@ -71,6 +74,7 @@ configure() {
 	trap 'rm -f "$fragment" .config.lab' EXIT
 	cat "$lab/kernel.config" >"$fragment"
 	[[ ! -f $lab/kernel-$base.config ]] || cat "$lab/kernel-$base.config" >>"$fragment"
+	[[ ! -f $kunit_test.c ]] || echo CONFIG_KVM_GUEST_CLOCK_KUNIT_TEST=m >>"$fragment"
 	make KCONFIG_CONFIG=.config.lab KCONFIG_ALLCONFIG="$fragment" allnoconfig \
 		>"$log" 2>&1 </dev/null || step_failed "configuration $base" "$log"
 	check_config "$fragment"
@@ -98,14 +102,25 @@ files_to_compile() {
 	[[ -f vmlinux ]] || echo "$((all_files - $(find . -name '*.o' ! -name '*.mod.o' | wc -l)))"
 }
 
+build() {
+	make -j"$(nproc)" bzImage modules || return
+	mkdir -p "$out/build/modules"
+	cp "$lab"/modules/* "$out/build/modules"
+	make M="$out/build/modules" modules
+}
+
 # Each file appears whole or not at all, and an equal one keeps its date.
 install_results() {
 	local file
 
+	[[ ! -f $kunit_test.c ]] || modules+=("$kunit_test.ko")
 	mkdir -p "$out/modules"
 	install_file arch/x86/boot/bzImage "$out/bzImage"
 	for file in "${modules[@]}"; do
 		install_file "$file" "$out/modules/${file##*/}"
+	done
+	for file in "${lab_modules[@]}"; do
+		install_file "$out/build/modules/$file" "$out/modules/$file"
 	done
 }
 

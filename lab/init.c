@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * PID 1 of the lab: loads KVM, runs the programs of /scenario, each with its
- * own time limit, says what came of them, and powers off.
+ * own time limit, and its KUnit suites, says what came of them, and powers off.
  *
  * Everything readable goes to the console through /dev/kmsg, because records
  * of the kernel's log never mix within a line: results as KTAP, and a line of
@@ -13,6 +13,7 @@
  * /scenario has a line each for
  *	clocksource NAME		after KVM is loaded, switch to NAME
  *	module NAME			after KVM is loaded, load NAME too
+ *	kunit MODULE SUITE		load MODULE, which runs the KUnit suite SUITE
  *	run NAME SECONDS SKIP PROGRAM [ARGUMENT...]
  * where SKIP is may-skip or must-run.
  */
@@ -39,7 +40,9 @@
 #define CLOCK_DEADLINE	20		/* seconds; it takes about one */
 #define EXIT_SKIP	4		/* of kselftest */
 #define OVER_LIMIT	-1		/* no wait status looks so */
-#define TAINT_BAD	(1UL << 7 | 1UL << 9)	/* the kernel died, or warned */
+#define TAINT_KUNIT	(1UL << 18)	/* KUnit has run tests */
+#define RESULTS		"/sys/kernel/debug/kunit/%s/results"
+#define CASE_INDENT	4		/* of a case's result; a parameter's has more */
 #define MAX_ITEMS	64
 #define MAX_WORDS	32
 #define MAX_TEXT	800		/* bytes in a record of the kernel's log */
@@ -51,6 +54,14 @@ static struct program {
 	char *argv[MAX_WORDS];
 } programs[MAX_ITEMS];
 static unsigned int nr_programs;
+
+static struct suite {
+	const char *module;
+	const char *name;
+	FILE *results;
+	unsigned int planned;
+} suites[MAX_ITEMS];
+static unsigned int nr_suites;
 
 static const char *modules[MAX_ITEMS];
 static unsigned int nr_modules;
@@ -148,6 +159,8 @@ static void take_line(char *line)
 		clocksource = words[1];
 	else if (nr == 2 && !strcmp(words[0], "module") && nr_modules < MAX_ITEMS)
 		modules[nr_modules++] = words[1];
+	else if (nr == 3 && !strcmp(words[0], "kunit") && nr_suites < MAX_ITEMS)
+		suites[nr_suites++] = (struct suite) { .module = words[1], .name = words[2] };
 	else if (nr > 4 && !strcmp(words[0], "run") && nr_programs < MAX_ITEMS)
 		add_program(words, nr);
 	else if (nr)
@@ -379,19 +392,97 @@ static void kill_all(void)
 
 static void run_programs(void)
 {
-	say("KTAP version 1");
-	say("1..%u", nr_programs);
 	for (unsigned int k = 1; k <= nr_programs; k++) {
 		run_program(k, &programs[k - 1]);
 		kill_all();
 	}
 }
 
-static void judge(unsigned long taint_before)
+/* The next line about a case of a suite: those about its parameters are deeper. */
+static const char *next_case_line(FILE *results)
 {
-	if (taint() & ~taint_before & TAINT_BAD)
-		verdict(false, "the kernel is tainted by a warning or an oops");
-	else if (!passed && !failed)
+	static char line[1024];
+
+	while (fgets(line, sizeof(line), results))
+		if (strspn(line, " ") == CASE_INDENT)
+			return line + CASE_INDENT;
+	return NULL;
+}
+
+/* KUnit runs a suite when its module is loaded, and keeps the results, as KTAP. */
+static void run_suite(struct suite *s)
+{
+	const char *line;
+	char path[100];
+
+	load_module(s->module);
+	snprintf(path, sizeof(path), RESULTS, s->name);
+	s->results = fopen(path, "re");
+	if (!s->results)
+		die("%s has no KUnit suite %s", s->module, s->name);
+	while ((line = next_case_line(s->results)))
+		if (sscanf(line, "1..%u", &s->planned) == 1)
+			break;
+}
+
+static void report_case(const struct suite *s, const char *name, const char *problem)
+{
+	unsigned int k = passed + failed + skipped + 1;
+
+	if (problem) {
+		say("not ok %u %s.%s # %s", k, s->name, name, problem);
+		failed++;
+	} else {
+		say("ok %u %s.%s", k, s->name, name);
+		passed++;
+	}
+}
+
+/* Nothing that a case needs is missing in the lab, so none may skip. */
+static void report_suite(struct suite *s)
+{
+	unsigned int reported = 0;
+	const char *line;
+	char name[100];
+
+	while ((line = next_case_line(s->results))) {
+		if (sscanf(line, "ok %*u %99s", name) == 1)
+			report_case(s, name, strstr(line, "# SKIP") ? "skips" : NULL);
+		else if (sscanf(line, "not ok %*u %99s", name) == 1)
+			report_case(s, name, "failed");
+		else
+			continue;
+		reported++;
+	}
+	fclose(s->results);
+	if (!reported || reported != s->planned)
+		die("KUnit suite %s: %u of %u cases have a result", s->name, reported, s->planned);
+}
+
+static void run_all(void)
+{
+	unsigned int planned = nr_programs;
+
+	for (unsigned int i = 0; i < nr_suites; i++) {
+		run_suite(&suites[i]);
+		planned += suites[i].planned;
+	}
+	say("KTAP version 1");
+	say("1..%u", planned);
+	run_programs();
+	for (unsigned int i = 0; i < nr_suites; i++)
+		report_suite(&suites[i]);
+}
+
+static void judge(unsigned long allowed_taint)
+{
+	unsigned long bad = taint() & ~allowed_taint;
+	char reason[100];
+
+	if (bad) {
+		snprintf(reason, sizeof(reason), "the kernel is tainted: %#lx", bad);
+		verdict(false, reason);
+	} else if (!passed && !failed)
 		verdict(false, skipped ? "nothing passed" : "nothing was run");
 	else
 		verdict(!failed, "");
@@ -408,7 +499,7 @@ int main(void)
 	wait_for_clocksource("tsc");
 	load_modules();
 	switch_clocksource(clocksource);
-	run_programs();
-	judge(taint_before);
+	run_all();
+	judge(taint_before | (nr_suites ? TAINT_KUNIT : 0));
 	power_off();
 }

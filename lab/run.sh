@@ -18,12 +18,14 @@
 #	silence 60		seconds that the console may say nothing
 #	clocksource hpet	what to switch to once KVM is loaded
 #	module NAME		another module to load after KVM
+#	kunit MODULE SUITE	a suite of KUnit that MODULE has; load kunit before
 #	run 60 [may-skip] PROGRAM [ARGUMENT...]
 #
 # A program has the seconds that its line gives. It is looked for in selftests
 # and programs of KERNELDIR and of the directory above it (the unpatched kernel
 # runs the same ones), and in out/lab/bin. Exit status 0 is a pass; 4 is a skip,
-# which is a failure unless the line allows it.
+# which is a failure unless the line allows it. Each case of a KUnit suite counts
+# like a program; one that skips is a failure.
 #
 # LOGDIR (KERNELDIR/lab/SCENARIO) keeps console.log, verdict.log, emulator.log,
 # PROGRAM.log (what the program printed; PROGRAM.2.log is its second run), and
@@ -96,7 +98,7 @@ read_scenario() {
 	local key rest
 
 	[[ -f $1 ]] || die "$1: no such scenario"
-	cpus=2 memory=1G time=real timeout=300 silence=60 cmdline='' runs=0
+	cpus=2 memory=1G time=real timeout=300 silence=60 cmdline='' runs=0 suites=0
 	modules=() programs=() for_init=()
 	while read -r key rest; do
 		case $key in
@@ -104,6 +106,7 @@ read_scenario() {
 		cpus | memory | time | timeout | silence | cmdline) printf -v "$key" %s "$rest" ;;
 		clocksource) for_init+=("clocksource $rest") ;;
 		module) modules+=("$rest") for_init+=("module $rest") ;;
+		kunit) modules+=("${rest%% *}") for_init+=("kunit $rest") suites=$((suites + 1)) ;;
 		run) read_run "$rest" ;;
 		*) die "$1: '$key' is not a word of scenarios" ;;
 		esac
@@ -298,7 +301,7 @@ check_console() {
 }
 
 check_verdict() {
-	local verdict
+	local verdict total
 
 	verdict=$(tr -d '\r' <"$logdir/verdict.log")
 	[[ $verdict ]] || fail "no verdict: the machine went off before init gave one"
@@ -306,14 +309,15 @@ check_verdict() {
 		fail "malformed verdict: $verdict"
 	counts=("${BASH_REMATCH[@]:2:3}")
 	[[ ! ${BASH_REMATCH[6]} ]] || fail "${BASH_REMATCH[6]}"
-	((counts[1] == 0)) || fail_tests
-	((counts[0] + counts[1] + counts[2] == runs)) ||
-		fail "$((counts[0] + counts[1] + counts[2])) of $runs programs were run"
+	total=$((counts[0] + counts[1] + counts[2]))
+	((counts[1] == 0)) || fail_tests "$total"
+	# How many cases a suite has is for init to know and to check.
+	((suites ? total > runs : total == runs)) || fail "$total of $runs programs were run"
 	[[ ${BASH_REMATCH[1]} == pass ]] || fail "the verdict is fail, without a reason"
 }
 
 fail_tests() {
-	fail "${counts[1]} of $runs failed: $(sed -nE 's/^\[ *[0-9.]+\] not ok [0-9]+ ([^ ]+) #/\1/p' "$logdir/console.log" |
+	fail "${counts[1]} of $1 failed: $(sed -nE 's/^\[ *[0-9.]+\] not ok [0-9]+ ([^ ]+) #/\1/p' "$logdir/console.log" |
 		paste -sd ';' | sed 's/;/; /g')"
 }
 

@@ -21,6 +21,9 @@ tests=(
 	kvm_pv_test
 	nested_tsc_adjust_test:vmx_tsc_adjust_test
 	nested_tsc_scaling_test:vmx_nested_tsc_scaling_test
+	pvclock_invariants_test
+	pvclock_leave_test
+	pvclock_stress_test
 	pvclock_test
 	system_counter_offset_test
 	tsc_msrs_test

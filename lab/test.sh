@@ -21,7 +21,7 @@ faults=(
 	oops		'oops: \T BUG: kernel NULL pointer dereference, address: 0000000000000000'
 	bug		'oops: \T kernel BUG at drivers/misc/lkdtm/bugs.c:[0-9]+!'
 	warn		'kernel warning: \T WARNING: .*lkdtm.*'
-	taint		'the kernel is tainted by a warning or an oops'
+	taint		'the kernel is tainted: 0x200'
 	lockdep		'lockdep splat: \T WARNING: possible circular locking dependency detected'
 	soft-lockup	'soft lockup: \T watchdog: BUG: soft lockup - CPU#[0-9] stuck for [0-9]+s! .*'
 	hung-task	'hung task: \T INFO: task fault:[0-9]+ blocked.* for more than [0-9]+ seconds\.'
@@ -30,6 +30,12 @@ faults=(
 	fail		'1 of 2 failed: fault.2 exit 1'
 	signal		'1 of 1 failed: fault signal 11'
 	skip		'1 of 2 failed: fault.2 must run but skips: on purpose'
+	kunit-fail	'1 of 2 failed: fault_fail.fail failed'
+	kunit-skip	'1 of 2 failed: fault_skip.skip skips'
+	kunit-init	'KUnit suite fault_init: 0 of 1 cases have a result'
+	kunit-empty	'kunit_fault has no KUnit suite fault_empty'
+	kunit-missing	'kunit_fault has no KUnit suite no_such_suite'
+	kunit-taint	'the kernel is tainted: 0x40000'
 	all-skip	'nothing passed'
 	nothing		'nothing was run'
 	power-off	'no verdict: the machine went off before init gave one'
@@ -44,6 +50,7 @@ main() {
 	results=$(mktemp -d)
 	trap 'rm -rf "$results"' EXIT
 	build_fault
+	build_kunit_fault
 	run_all
 	summary
 }
@@ -53,6 +60,13 @@ build_fault() {
 	mkdir -p "$bin"
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -o "$results/fault" "$lab/faults/fault.c"
 	mv "$results/fault" "$bin/fault"
+}
+
+# A module is of the kernel that it is built with.
+build_kunit_fault() {
+	cp -r "$lab/faults/kunit" "$results"
+	make -s -C "$kerneldir/linux" M="$results/kunit" modules
+	cp "$results/kunit/kunit_fault.ko" "$kerneldir/modules"
 }
 
 # One at a time on each CPU; they wait more than they compute.
