@@ -11,13 +11,16 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 log=$root/out/log/packages.log
 
 # Debian package, and what proves on another system that it is there: a
-# program, a <header>, or a compiler option.
+# program, a <header>, or an option of gcc or of another compiler.
 #
 #   bc, bison, flex, libelf-dev, perl, python3: kernel build (libelf: objtool)
 #   ccache: the patched and the unpatched kernel share most objects
 #   clang: the code is to be warning-free with both compilers; libFuzzer
 #   gcc-multilib: a 32-bit program calls the ioctls in the lab
+#   gnuplot-nox: the plot of the demo
 #   libc6-dev: also static, for the programs in the lab's initramfs
+#   libclang-rt-dev: clang's sanitizers and libFuzzer
+#   libgmp-dev: integers of any size, to check the arithmetic against
 #   rsync: the kernel's headers_install
 needs='
 bc			bc
@@ -29,8 +32,11 @@ flex			flex
 gcc			gcc
 gcc-multilib		-m32
 git			git
+gnuplot-nox		gnuplot
 libc6-dev		-static
+libclang-rt-dev		clang:-fsanitize=address
 libelf-dev		<gelf.h>
+libgmp-dev		<gmp.h>
 make			make
 patch			patch
 perl			perl
@@ -46,16 +52,19 @@ xz-utils		xz
 
 die() { echo "packages: $*" >&2; exit 1; }
 
-compiles() {	# compiles PROGRAM-TEXT OPTION...
+program=$'#include <stdio.h>\nint main(void) { return puts(""); }'
+
+compiles() {	# compiles PROGRAM-TEXT COMPILER OPTION...
 	local text=$1
 	shift
-	printf '%s\n' "$text" | gcc "$@" -x c -o /dev/null - 2>/dev/null
+	printf '%s\n' "$text" | "$@" -x c -o /dev/null - 2>/dev/null
 }
 
 there() {	# there WHAT: without a package manager, is it on this system?
 	case $1 in
-	'<'*)	compiles "#include $1" -c ;;
-	-*)	compiles $'#include <stdio.h>\nint main(void) { return puts(""); }' "$1" ;;
+	'<'*)	compiles "#include $1" gcc -c ;;
+	-*)	compiles "$program" gcc "$1" ;;
+	*:-*)	compiles "$program" "${1%%:*}" "${1#*:}" ;;
 	*)	command -v "$1" >/dev/null ;;
 	esac
 }
@@ -67,7 +76,7 @@ check_programs() {
 		[ -z "$package" ] || there "$what" || missing+=" $what"
 	done <<<"$needs"
 	[ -z "$missing" ] || die "this is not Debian, and these programs, headers (<>) or" \
-		"gcc options (-) are missing:$missing"
+		"compiler options (-) are missing:$missing"
 }
 
 missing_packages() {

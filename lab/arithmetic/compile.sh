@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# For the scripts beside it: compile the arithmetic of a base's tree, which is
+# the very file that the kernel is built from, as a program.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=${here%/lab/arithmetic}
+# shellcheck disable=SC2034 # for them
+sources=("$here/oracle.c" "$here/checks.c" "$here/cases.c")
+
+die() {
+	echo "arithmetic: $*" >&2
+	exit 2
+}
+
+# prepare BASE: sets tree, and out, the directory for what is built.
+prepare() {
+	tree=$root/out/$1/linux out=$root/out/$1/arithmetic
+	[[ -f $tree/arch/x86/kvm/guest_clock.h ]] ||
+		die "out/$1/linux has no arch/x86/kvm/guest_clock.h: make tree BASE=$1"
+	mkdir -p "$out"
+	make -s -C "$tree" headers >"$out/headers.log" 2>&1 ||
+		die "make headers failed: its output is in $out/headers.log"
+}
+
+# compile COMPILER [ARGUMENT...]
+compile() {
+	"$@" -std=gnu11 -Wall -Wextra -Werror -iquote "$tree/arch/x86/kvm" \
+		-I "$tree/tools/include" -isystem "$tree/usr/include"
+}
