@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Build the programs of the demo with the headers of a base's tree: demo, and
-# the example of README.md as a 64-bit and a 32-bit program.
+# Build the programs of the demo and of the benchmark with the headers of a
+# base's tree: demo, bench, and the example of README.md as a 64-bit and a 32-bit
+# program.
 #
 #	lab/demo/build.sh BASE
 #
@@ -12,6 +13,7 @@ set -euo pipefail
 
 demo=$(cd "$(dirname "$0")" && pwd)
 root=${demo%/lab/demo}
+bench=$root/lab/bench
 # shellcheck source=lab/progress.sh
 . "$root/lab/progress.sh"
 
@@ -19,7 +21,7 @@ main() {
 	(($# == 1)) || { echo "usage: lab/demo/build.sh BASE" >&2; exit 2; }
 	base=$1 out=$root/out/$1
 	mkdir -p "$out/programs"
-	inputs=$(fingerprint "$out/linux" "$demo"/*.[ch] "$demo/build.sh" "$root/README.md")
+	inputs=$(fingerprint "$out/linux" "$demo"/*.[ch] "$bench"/*.c "$demo/build.sh" "$root/README.md")
 	if up_to_date "$inputs" "$out/programs.inputs"; then
 		echo "programs $base: up to date"
 		return
@@ -31,9 +33,10 @@ main() {
 build() {
 	make -s -C "$out/linux" headers
 	extract_example >"$out/programs/readme-example.h"
-	compile demo demo.c
-	compile example example.c
-	compile example32 example.c -m32
+	compile demo "$demo/demo.c"
+	compile example "$demo/example.c"
+	compile example32 "$demo/example.c" -m32
+	compile bench "$bench/bench.c"
 }
 
 # The block of C in README.md is the example's only copy.
@@ -49,7 +52,7 @@ compile() {
 	shift 2
 	"${CC:-gcc}" -std=gnu11 -O2 -Wall -Wextra -Werror -static "$@" \
 		-isystem "$out/linux/usr/include" -I "$demo" -I "$out/programs" \
-		-o "$out/programs/$name.new" "$demo/$file" "$demo/vmm.c"
+		-o "$out/programs/$name.new" "$file" "$demo/vmm.c"
 	mv "$out/programs/$name.new" "$out/programs/$name"
 }
 

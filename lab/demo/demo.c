@@ -9,7 +9,8 @@
  *
  * Prints a line a trial, `trial EVENT METHOD NS`, and at the end a line for
  * each event and method, `result EVENT METHOD TRIALS MEDIAN WORST`, in ns, of
- * absolute values. lab/demo/table.sh makes a table of them.
+ * absolute values. lab/demo/table.sh makes a table of them. Then, for live updates
+ * in a row, a line each, `hop METHOD N NS`. lab/demo/drift.sh makes a plot of them.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -23,6 +24,7 @@
 #include "vmm.h"
 
 #define TRIALS			100
+#define HOPS			100
 #define PAUSE_NS		10000000	/* between source and destination */
 #define AGE_NS			3000000000ull	/* of a VM at the clock update */
 
@@ -104,18 +106,25 @@ static int64_t clock_error(const struct pvclock_vcpu_time_info *before, struct v
 	return clock_at(&after, tsc) - clock_at(before, tsc);
 }
 
+/* Returns a VM that has run; *clock is its guest's. */
+static struct vmm start(struct pvclock_vcpu_time_info *clock)
+{
+	struct vmm vmm = vmm_create();
+
+	vmm_guest_enables_clock(&vmm, 0);
+	vmm_read_guest_tsc(&vmm);
+	*clock = vmm_guest_clock(&vmm);
+	return vmm;
+}
+
 /* Returns the VM after the event; *error is how far its clock has moved. */
 static struct vmm run_event(enum event event, enum method method, int64_t *error)
 {
 	const struct timespec pause = { .tv_nsec = PAUSE_NS };
 	struct pvclock_vcpu_time_info before;
-	struct saved_state state;
-	struct vmm vmm = vmm_create();
+	struct vmm vmm = start(&before);
+	struct saved_state state = save(&vmm, method);
 
-	vmm_guest_enables_clock(&vmm, 0);
-	vmm_read_guest_tsc(&vmm);
-	before = vmm_guest_clock(&vmm);
-	state = save(&vmm, method);
 	vmm_destroy(&vmm);
 
 	if (event == MIGRATION)
@@ -212,6 +221,28 @@ static void run_trials(enum event event, enum method method, int update)
 		vmm_destroy(&vmms[i]);
 }
 
+/*
+ * One live update after the other: every VM starts from what was saved in the one
+ * before. The errors are against the first VM's clock, so they show what adds up.
+ */
+static void run_chain(enum method method)
+{
+	struct pvclock_vcpu_time_info first;
+	struct vmm vmm = start(&first);
+	int hop;
+
+	for (hop = 1; hop <= HOPS; hop++) {
+		struct saved_state state = save(&vmm, method);
+
+		vmm_destroy(&vmm);
+		vmm = restore(&state, LIVE_UPDATE, method);
+		vmm_guest_enables_clock(&vmm, 0);
+		printf("hop %s %d %" PRId64 "\n", method_names[method], hop,
+		       clock_error(&first, &vmm));
+	}
+	vmm_destroy(&vmm);
+}
+
 static int has_clock_guest(void)
 {
 	struct vmm vmm = vmm_create();
@@ -232,5 +263,7 @@ int main(void)
 		if (has_guest)
 			run_trials(event, SET_CLOCK_GUEST, 1);
 	}
+
+	run_chain(has_guest ? SET_CLOCK_GUEST : SET_CLOCK);
 	return 0;
 }

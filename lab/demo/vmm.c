@@ -14,10 +14,12 @@
 #define MEMORY_SIZE	0x4000
 #define READ_TSC	0x1000
 #define WRITE_MSR	0x1100
+#define EXIT_LOOP	0x1200
 #define CLOCK		0x2000
 
 static const uint8_t read_tsc_code[] = { 0x0f, 0x31, 0xf4 };	/* rdtsc; hlt */
 static const uint8_t write_msr_code[] = { 0x0f, 0x30, 0xf4 };	/* wrmsr; hlt */
+static const uint8_t exit_loop_code[] = { 0xe6, 0x80, 0xeb, 0xfc };	/* 1: out; jmp 1b */
 
 int xioctl(int fd, unsigned long request, void *arg, const char *name)
 {
@@ -41,6 +43,7 @@ static void add_memory(struct vmm *vmm)
 
 	memcpy(vmm->memory + READ_TSC, read_tsc_code, sizeof(read_tsc_code));
 	memcpy(vmm->memory + WRITE_MSR, write_msr_code, sizeof(write_msr_code));
+	memcpy(vmm->memory + EXIT_LOOP, exit_loop_code, sizeof(exit_loop_code));
 	region.userspace_addr = (uintptr_t)vmm->memory;
 	must_ioctl(vmm->vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
@@ -125,6 +128,13 @@ void vmm_guest_enables_clock(struct vmm *vmm, int old_msr)
 {
 	vmm_guest_writes_msr(vmm, old_msr ? MSR_KVM_SYSTEM_TIME :
 			     MSR_KVM_SYSTEM_TIME_NEW, CLOCK | KVM_MSR_ENABLED);
+}
+
+void vmm_guest_only_exits(struct vmm *vmm)
+{
+	struct kvm_regs regs = { .rip = EXIT_LOOP, .rflags = 2 };
+
+	must_ioctl(vmm->vcpu, KVM_SET_REGS, &regs);
 }
 
 struct pvclock_vcpu_time_info vmm_guest_clock(struct vmm *vmm)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The smallest VMM that has a guest with a kvmclock: one vCPU in real mode,
- * which reads its TSC or writes an MSR and halts.
+ * which reads its TSC or writes an MSR and halts, or does nothing but exit.
  */
 #ifndef LAB_DEMO_VMM_H
 #define LAB_DEMO_VMM_H
@@ -29,6 +29,9 @@ void vmm_guest_writes_msr(struct vmm *vmm, uint32_t msr, uint64_t value);
 
 /* The guest enables its clock, with the new MSR or the one that it replaces. */
 void vmm_guest_enables_clock(struct vmm *vmm, int old_msr);
+
+/* From now on each KVM_RUN ends at once, because of I/O. */
+void vmm_guest_only_exits(struct vmm *vmm);
 
 /* The clock as the guest has it in its memory, after a run. */
 struct pvclock_vcpu_time_info vmm_guest_clock(struct vmm *vmm);
