@@ -12,11 +12,13 @@ ifeq ($(filter $(BASE),$(BASES)),)
 $(error BASE=$(BASE) is not known: use one of $(BASES))
 endif
 
-.PHONY: help demo check packages tree refresh series kernel before selftests programs lab each
+.PHONY: help demo bench check packages tree refresh series kernel before selftests programs \
+	arithmetic lab each
 
 help:
 	@echo 'make demo       measure what live update and migration do to a clock, with and'
-	@echo '                without the series, on kernels built and booted here'
+	@echo '                without the series, on kernels built and booted here; the plot'
+	@echo '                is out/demo/drift.svg'
 	@echo 'make check      all tests, on all bases'
 	@echo
 	@echo 'For BASE=$(subst $() ,|,$(BASES)) (now $(BASE)):'
@@ -27,9 +29,13 @@ help:
 	@echo 'make kernel     $(O)/bzImage and $(O)/modules/*.ko from that tree'
 	@echo 'make before     the same without the series, in $(O)/before'
 	@echo 'make selftests  the KVM selftests for clocks, in $(O)/selftests'
-	@echo 'make programs   the programs of the demo, in $(O)/programs'
+	@echo 'make programs   the programs of demo and bench, in $(O)/programs'
+	@echo 'make arithmetic check guest_clock.h against exact integers, fuzz it for a minute, and'
+	@echo '                break it to test the checks; SEED=number repeats the random cases'
 	@echo 'make lab        build what changed, boot it, run SCENARIO=$(SCENARIO); the others are'
 	@echo '                in lab/scenarios'
+	@echo 'make bench      count the instructions that the ioctls take, and that KVM_RUN takes'
+	@echo '                with and without the series'
 	@echo 'make each       build and test after each patch of the series'
 	@echo
 	@echo 'LINUX=dir-or-tarball gives the kernel source, else it is a package of Debian.'
@@ -37,6 +43,9 @@ help:
 
 demo: kernel before programs
 	@lab/demo/run.sh $(BASE)
+
+bench: kernel before programs
+	@lab/bench/run.sh $(BASE)
 
 check:
 	@lab/check.sh $(BASES)
@@ -66,6 +75,11 @@ selftests: tree
 
 programs: tree
 	@lab/demo/build.sh $(BASE)
+
+arithmetic: tree
+	@lab/arithmetic/property.sh $(BASE)
+	@lab/arithmetic/fuzz.sh $(BASE)
+	@lab/arithmetic/mutate.sh $(BASE)
 
 lab: kernel selftests programs
 	@lab/run.sh $(O) $(SCENARIO)

@@ -47,6 +47,7 @@ check_base() {
 	step "$base round trip" check_round_trip "$base"
 	step "$base series" assembler/assemble.sh series "$base"
 	step "$base checkpatch" check_patches "$base"
+	[[ $base != 6.12 ]] || check_arithmetic "$base"
 
 	step "$base unpatched tree" assembler/before.sh "$base"
 	step "$base kernel" lab/build.sh "out/$base/linux" "out/$base" "$base" || return
@@ -57,12 +58,19 @@ check_base() {
 	step "$base headers" check_headers "$base"
 
 	[[ $base != 6.12 ]] || step "the lab itself" lab/test.sh "out/$base"
+	step "$base KUnit" lab/run.sh "out/$base" kunit
 	step "$base pvclock" lab/run.sh "out/$base" pvclock
-	step "$base clock selftests, unpatched" lab/run.sh "out/$base/before" clock-selftests
-	step "$base clock selftests" lab/run.sh "out/$base" clock-selftests
-	step "$base same results" lab/compare.sh "out/$base/before/lab/clock-selftests" \
-		"out/$base/lab/clock-selftests"
+	step "$base pvclock, leaving" lab/run.sh "out/$base" pvclock-leave
+	step "$base pvclock, unstable TSC" lab/run.sh "out/$base" pvclock-unstable
+	step "$base clock selftests" check_clock_selftests "$base"
 	step "$base demo" lab/demo/run.sh "$base"
+}
+
+# On the base whose source can always be had: guest_clock.h is the same for all.
+check_arithmetic() {
+	step "arithmetic" lab/arithmetic/property.sh "$1"
+	step "arithmetic, fuzzed" lab/arithmetic/fuzz.sh "$1"
+	step "arithmetic, broken on purpose" lab/arithmetic/mutate.sh "$1"
 }
 
 # --- steps ------------------------------------------------------------------
@@ -180,14 +188,24 @@ check_warnings() {
 }
 
 # warnings TREE FILE...: in the tree itself, as a separate object directory would
-# mean a whole kernel. The next build compiles the files once more.
+# mean a whole kernel. The next build compiles the files once more. The tree
+# without the series has no new files.
 warnings() {
-	local tree=out/$1/linux
+	local tree=out/$1/linux files
 
 	shift
-	(cd "$tree" && touch "$@" &&
-		make -k LOCALVERSION= C=1 W=1 CONFIG_KVM_WERROR= "${@/%.c/.o}" 2>&1) |
+	mapfile -t files < <(cd "$tree" && ls "$@" 2>/dev/null)
+	(cd "$tree" && touch "${files[@]}" &&
+		make -k LOCALVERSION= C=1 W=1 CONFIG_KVM_WERROR= "${files[@]/%.c/.o}" 2>&1) |
 		grep -E 'warning:|error:|Error ' | sed -E 's/:[0-9]+(:[0-9]+)?:/:/' | sort -u
+}
+
+# The same results without and with the series. Counted instructions take one CPU,
+# and no other work disturbs them: both at once.
+check_clock_selftests() {
+	lab/run.sh "out/$1/before" clock-selftests &
+	lab/run.sh "out/$1" clock-selftests && wait $! &&
+		lab/compare.sh "out/$1/before/lab/clock-selftests" "out/$1/lab/clock-selftests"
 }
 
 # The header is complete by itself, for C and C++, 64 and 32 bits.
