@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "checks.h"
+
+typedef unsigned __int128 __u128;	/* linux/types.h of tools has none in 6.12 */
 #include "guest_clock.h"
 
 #define OLDEST_DISTANCE		((1ULL << 63) + 1)	/* 2^63 - 1 ago, modulo 2^64 */
