@@ -60,7 +60,6 @@ check_base() {
 	[[ $base != 6.12 ]] || step "the lab itself" lab/test.sh "out/$base"
 	step "$base KUnit" lab/run.sh "out/$base" kunit
 	step "$base pvclock" lab/run.sh "out/$base" pvclock
-	step "$base pvclock, leaving" lab/run.sh "out/$base" pvclock-leave
 	step "$base pvclock, unstable TSC" lab/run.sh "out/$base" pvclock-unstable
 	step "$base clock selftests" check_clock_selftests "$base"
 	step "$base demo" lab/demo/run.sh "$base"
