@@ -114,7 +114,7 @@ download() {	# leaves the tarball of Debian's package in the cache
 
 # --- from the source to a git commit ------------------------------------------
 
-cached() { find "$cache" -maxdepth 1 -name "linux-source-${base}[_.]*" | sort -V | tail -n 1; }
+cached() { find "$cache/" -maxdepth 1 -name "linux-source-${base}[_.]*" | sort -V | tail -n 1; }
 
 unpack() {	# unpack TARBALL
 	step "2/3 unpacking ${1##*/}"

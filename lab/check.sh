@@ -60,6 +60,7 @@ check_base() {
 	[[ $base != 6.12 ]] || step "the lab itself" lab/test.sh "out/$base"
 	step "$base KUnit" lab/run.sh "out/$base" kunit
 	step "$base pvclock" lab/run.sh "out/$base" pvclock
+	step "$base pvclock, leaving" lab/run.sh "out/$base" pvclock-leave
 	step "$base pvclock, unstable TSC" lab/run.sh "out/$base" pvclock-unstable
 	step "$base clock selftests" check_clock_selftests "$base"
 	step "$base demo" lab/demo/run.sh "$base"
@@ -90,7 +91,7 @@ step() {
 count() {
 	local sum='([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?'
 
-	(($3 == 0)) || failures+=("$1: $2")
+	(($3 == 0)) || failures+=("$1" "$2")
 	if [[ $(tail -n 1 "$2") =~ $sum ]]; then
 		passed=$((passed + BASH_REMATCH[1]))
 		failed=$((failed + BASH_REMATCH[2]))
@@ -128,11 +129,21 @@ skip_base() {
 }
 
 finish() {
-	((${#failures[@]} == 0)) || printf '%s\n' '' 'Failed, with the log of each:' "${failures[@]/#/   }"
+	show_failures
 	echo
 	echo "$passed passed, $failed failed, $skipped skipped"
 	((failed == 0 && passed > 0))
 	exit
+}
+
+# Who sees only the end of the output still sees why.
+show_failures() {
+	local i
+
+	for ((i = 0; i < ${#failures[@]}; i += 2)); do
+		printf '\n%s failed, see %s:\n' "${failures[@]:i:2}"
+		tail -n 5 "${failures[i + 1]}" | sed 's/^/   /'
+	done
 }
 
 # --- what is checked --------------------------------------------------------

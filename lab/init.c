@@ -14,12 +14,14 @@
  *	clocksource NAME		after KVM is loaded, switch to NAME
  *	module NAME			after KVM is loaded, load NAME too
  *	kunit MODULE SUITE		load MODULE, which runs the KUnit suite SUITE
+ *	spare-cpu-0			run no program on CPU 0
  *	run NAME SECONDS SKIP PROGRAM [ARGUMENT...]
  * where SKIP is may-skip or must-run.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -66,6 +68,7 @@ static unsigned int nr_suites;
 static const char *modules[MAX_ITEMS];
 static unsigned int nr_modules;
 static const char *clocksource = "tsc";
+static bool spare_cpu_0;
 
 static int kmsg = -1;
 static unsigned int passed, failed, skipped;
@@ -159,6 +162,8 @@ static void take_line(char *line)
 		clocksource = words[1];
 	else if (nr == 2 && !strcmp(words[0], "module") && nr_modules < MAX_ITEMS)
 		modules[nr_modules++] = words[1];
+	else if (nr == 1 && !strcmp(words[0], "spare-cpu-0"))
+		spare_cpu_0 = true;
 	else if (nr == 3 && !strcmp(words[0], "kunit") && nr_suites < MAX_ITEMS)
 		suites[nr_suites++] = (struct suite) { .module = words[1], .name = words[2] };
 	else if (nr > 4 && !strcmp(words[0], "run") && nr_programs < MAX_ITEMS)
@@ -264,6 +269,18 @@ static void switch_clocksource(const char *name)
 		die("cannot switch to clocksource %s: %m", name);
 	close(fd);
 	wait_for_clocksource(name);
+}
+
+/* For all that init starts from now on. */
+static void leave_cpu_0(void)
+{
+	cpu_set_t cpus;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus))
+		die("cannot get the CPUs: %m");
+	CPU_CLR(0, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		die("cannot leave CPU 0: %m");
 }
 
 static void __attribute__((noreturn)) become(struct program *p, const char *terminal)
@@ -499,6 +516,8 @@ int main(void)
 	wait_for_clocksource("tsc");
 	load_modules();
 	switch_clocksource(clocksource);
+	if (spare_cpu_0)
+		leave_cpu_0();
 	run_all();
 	judge(taint_before | (nr_suites ? TAINT_KUNIT : 0));
 	power_off();

@@ -8,7 +8,7 @@
 # KERNELDIR has bzImage and modules/ (out/6.12, or out/6.12/before for the
 # unpatched kernel). SCENARIO is a file in lab/scenarios:
 #
-#	cpus 2			CPUs of the machine
+#	cpus 2			CPUs for the programs
 #	memory 1G		its memory
 #	time counted		time is the number of instructions, not the host's: slower,
 #				but nothing depends on how busy the host is. For tests
@@ -151,8 +151,18 @@ backend_tcg() {
 		tsc_khz=1000000
 		qemu -accel tcg,thread=single -icount shift=1,sleep=off -cpu EPYC,+svm,+npt
 	else
+		spare_cpu_0
 		qemu -accel tcg,thread=multi -cpu EPYC,+svm,+npt
 	fi
+}
+
+# Whichever CPU restores its FPU, QEMU clears a bit of CPU 0's hflags2 then, without
+# a lock (cpu_clear_ignne() in target/i386/tcg, seen in 7.2). VMRUN and #VMEXIT
+# write that word, too: CPU 0 can lose that it takes interrupts, or which page
+# tables it uses. So it runs no guests.
+spare_cpu_0() {
+	cpus=$((cpus + 1))
+	for_init+=("spare-cpu-0")
 }
 
 backend_kvm() {

@@ -233,18 +233,30 @@ static void let_pass(struct guest *guest, u64 ns)
 
 static bool mover_stops;
 
-/* Moves this process's threads between the host's CPUs. */
+static int next_cpu(const cpu_set_t *cpus, int cpu)
+{
+	do {
+		cpu = (cpu + 1) % CPU_SETSIZE;
+	} while (!CPU_ISSET(cpu, cpus));
+
+	return cpu;
+}
+
+/* Moves this process's threads between the CPUs that it may use. */
 static void *move_threads(void *threads)
 {
-	int cpu, i;
+	int start = 0, cpu, i;
+	cpu_set_t all, one;
 
-	for (cpu = 0; !READ_ONCE(mover_stops); cpu++) {
+	TEST_ASSERT(!sched_getaffinity(0, sizeof(all), &all), "Can't get the CPUs");
+
+	while (!READ_ONCE(mover_stops)) {
+		start = cpu = next_cpu(&all, start);
 		for (i = 0; i < nr_running; i++) {
-			cpu_set_t cpus;
-
-			CPU_ZERO(&cpus);
-			CPU_SET((cpu + i) % sysconf(_SC_NPROCESSORS_ONLN), &cpus);
-			pthread_setaffinity_np(((pthread_t *)threads)[i], sizeof(cpus), &cpus);
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			pthread_setaffinity_np(((pthread_t *)threads)[i], sizeof(one), &one);
+			cpu = next_cpu(&all, cpu);
 		}
 		usleep(1000);
 	}
