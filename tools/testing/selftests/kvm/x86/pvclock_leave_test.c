@@ -251,7 +251,8 @@ static void *move_threads(void *threads)
 	TEST_ASSERT(!sched_getaffinity(0, sizeof(all), &all), "Can't get the CPUs");
 
 	while (!READ_ONCE(mover_stops)) {
-		start = cpu = next_cpu(&all, start);
+		start = next_cpu(&all, start);
+		cpu = start;
 		for (i = 0; i < nr_running; i++) {
 			CPU_ZERO(&one);
 			CPU_SET(cpu, &one);
