@@ -697,10 +697,10 @@ static void test_set_clock_out_of_mode(void)
 {
 	struct pvclock_vcpu_time_info clock;
 	struct guest guest = new_guest_with_clock(&clock);
-	u64 tsc_offset = get_tsc_offset(guest.vcpus[1]) + NSEC_PER_SEC;
+	unsigned long khz = __vcpu_ioctl(guest.vcpus[1], KVM_GET_TSC_KHZ, NULL);
 
-	vcpu_device_attr_set(guest.vcpus[1], KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
-			     &tsc_offset);
+	/* Now the vCPUs' TSCs have different rates. */
+	vcpu_ioctl(guest.vcpus[1], KVM_SET_TSC_KHZ, (void *)(2 * khz));
 	run_all(&guest);
 	assert_set_clock_out_of_mode(&guest);
 	free_guest(&guest);

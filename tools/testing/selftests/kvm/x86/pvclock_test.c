@@ -49,6 +49,18 @@ static void test_get_before_run(int nr_vcpus)
 	free_guest(&guest);
 }
 
+static void test_create_vcpu(int nr_vcpus)
+{
+	struct guest guest = __new_guest(nr_vcpus, nr_vcpus + 1, guest_main);
+	struct pvclock_vcpu_time_info clock;
+
+	run_all(&guest);
+	clock = get_clock_guest(guest.vcpus[0]);
+	add_vcpu(&guest, guest_main);
+	assert_guest_clock(&guest, &clock);
+	free_guest(&guest);
+}
+
 static void test_restore_after_set_clock(int nr_vcpus)
 {
 	struct guest guest = new_guest(nr_vcpus);
@@ -394,22 +406,171 @@ static void test_old_msr(struct guest *guest)
 	assert_guest_clock(guest, &saved);
 }
 
-static void test_enodata_unmatched_tscs(struct guest *guest)
+/*
+ * All vCPUs have the same clock at the same moment: the references differ as their
+ * TSCs do.  But no vCPU can use the clock of another one.
+ */
+static void assert_unmatched_clock(struct guest *guest, const struct saved_clock *saved)
+{
+	struct pvclock_vcpu_time_info expected, clock;
+	int i;
+
+	for (i = 0; i < guest->nr_vcpus; i++) {
+		expected = saved->clock;
+		expected.flags = 0;
+		expected.tsc_timestamp += get_tsc_offset(guest->vcpus[i]) -
+					  saved->tsc_offset;
+		clock = __get_clock_guest(guest->vcpus[i], 0);
+		TEST_ASSERT(!memcmp(&clock, &expected, sizeof(clock)),
+			    "vCPU %d has another clock", i);
+
+		run_vcpu(guest->vcpus[i]);
+		clock = *guest_copy(guest, pvti[i]);
+		clock.version = 0;
+		TEST_ASSERT(!memcmp(&clock, &expected, sizeof(clock)),
+			    "vCPU %d has another clock in its page", i);
+	}
+}
+
+static void test_unmatched_tscs(struct guest *guest)
 {
 	struct kvm_vcpu *last = guest->vcpus[guest->nr_vcpus - 1];
 	struct saved_clock saved = save_clock(last);
+	struct pvclock_vcpu_time_info clock;
 	u64 offset = saved.tsc_offset + NSEC_PER_SEC;
-	int i;
 
 	vcpu_device_attr_set(last, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
-	for (i = 0; i < guest->nr_vcpus; i++)
-		assert_no_guest_clock(guest, guest->vcpus[i], &saved.clock);
-	run_all(guest);
-	assert_no_guest_clock(guest, last, &saved.clock);
+	clock = __get_clock_guest(last, 0);
+	assert_unmatched_clock(guest, &saved);
+
+	disturb_clock(guest);
+	set_clock_guest(last, &clock);
+	assert_unmatched_clock(guest, &saved);
+	disturb_clock(guest);
+	set_clock_guest(guest->vcpus[0], &saved.clock);
+	assert_unmatched_clock(guest, &saved);
 
 	set_tsc_offset(guest, saved.tsc_offset);
-	set_clock_guest(last, &saved.clock);
 	assert_guest_clock(guest, &saved.clock);
+}
+
+/* Without hardware for it, KVM emulates the other rate. */
+static void test_enodata_tsc_rates_differ(struct guest *guest)
+{
+	struct kvm_vcpu *last = guest->vcpus[guest->nr_vcpus - 1];
+	struct pvclock_vcpu_time_info saved = get_clock_guest(last);
+	unsigned long khz = __vcpu_ioctl(last, KVM_GET_TSC_KHZ, NULL);
+	int i;
+
+	vcpu_ioctl(last, KVM_SET_TSC_KHZ, (void *)(2 * khz));
+	for (i = 0; i < guest->nr_vcpus; i++)
+		assert_no_guest_clock(guest, guest->vcpus[i], &saved);
+	run_all(guest);
+	assert_no_guest_clock(guest, guest->vcpus[0], &saved);
+}
+
+/* The vCPU's TSC as a function of the host's. */
+struct tsc_scale {
+	struct kvm_vcpu_tsc_scale scale;
+	u64 offset;
+};
+
+static struct tsc_scale get_tsc_scale(struct kvm_vcpu *vcpu)
+{
+	struct tsc_scale tsc = { .offset = get_tsc_offset(vcpu) };
+
+	vcpu_device_attr_get(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &tsc.scale);
+	return tsc;
+}
+
+static u64 tsc_at(const struct tsc_scale *tsc, u64 host_tsc)
+{
+	return (u64)((__uint128_t)host_tsc * tsc->scale.tsc_ratio >>
+		     tsc->scale.tsc_frac_bits) + tsc->offset;
+}
+
+static void test_tsc_scale(struct guest *guest)
+{
+	struct kvm_vcpu *vcpu = guest->vcpus[0];
+	struct tsc_scale tsc = get_tsc_scale(vcpu);
+	u64 start, end, guest_tsc;
+	int r;
+
+	start = rdtsc();
+	guest_tsc = run_vcpu(vcpu).tsc;
+	end = rdtsc();
+	TEST_ASSERT(guest_tsc >= tsc_at(&tsc, start) && guest_tsc <= tsc_at(&tsc, end),
+		    "The guest's TSC is %#lx, not within %#lx and %#lx", guest_tsc,
+		    tsc_at(&tsc, start), tsc_at(&tsc, end));
+
+	r = __vcpu_device_attr_set(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &tsc.scale);
+	TEST_ASSERT(r == -1 && errno == EINVAL, "Setting the ratio: %d, errno %d", r, errno);
+}
+
+static void test_enxio_tsc_scale(struct guest *guest)
+{
+	struct kvm_vcpu *vcpu = guest->vcpus[0];
+	struct kvm_vcpu_tsc_scale scale;
+	int r;
+
+	r = __vcpu_has_device_attr(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE);
+	TEST_ASSERT(r == -1 && errno == ENXIO, "KVM has the ratio: %d, errno %d", r, errno);
+	r = __vcpu_device_attr_get(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &scale);
+	TEST_ASSERT(r == -1 && errno == ENXIO, "Getting the ratio: %d, errno %d", r, errno);
+	r = __vcpu_device_attr_set(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &scale);
+	TEST_ASSERT(r == -1 && errno == ENXIO, "Setting the ratio: %d, errno %d", r, errno);
+}
+
+/*
+ * The TSC has the old and the new function's value at some moment of the ioctl, and
+ * the clock at its new reference, which is taken until it is got: neither steps.
+ */
+static void test_set_tsc_khz(struct guest *unused)
+{
+	struct guest guest = new_guest(1);
+	struct kvm_vcpu *vcpu = guest.vcpus[0];
+	struct reading before = run_vcpu(vcpu), after;
+	struct pvclock_vcpu_time_info old_clock = get_clock_guest(vcpu), clock;
+	struct tsc_scale old = get_tsc_scale(vcpu), new;
+	unsigned long khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
+	u64 start, set, ref, end;
+
+	start = rdtsc();
+	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
+	set = rdtsc();
+	clock = get_clock_guest(vcpu);
+	end = rdtsc();
+	new = get_tsc_scale(vcpu);
+
+	TEST_ASSERT(tsc_at(&new, start) <= tsc_at(&old, start) &&
+		    tsc_at(&new, set) >= tsc_at(&old, set), "The TSC steps");
+
+	for (ref = start; ref < end && tsc_at(&new, ref) < clock.tsc_timestamp; ref++)
+		;
+	TEST_ASSERT(tsc_at(&new, ref) == clock.tsc_timestamp,
+		    "The clock's reference is not from when its rate changed");
+	TEST_ASSERT_EQ((u64)clock.system_time, clock_at(&old_clock, tsc_at(&old, ref)));
+
+	after = run_vcpu(vcpu);
+	TEST_ASSERT(after.tsc > before.tsc && after.ns > before.ns,
+		    "The guest's TSC or clock goes back");
+	assert_guest_clock(&guest, &clock);
+	free_guest(&guest);
+}
+
+/* As VMMs do it, for one vCPU after the other: they have the same TSC. */
+static void test_set_tsc_khz_before_run(struct guest *unused)
+{
+	struct guest guest = new_guest(NR_VCPUS);
+	unsigned long khz = __vcpu_ioctl(guest.vcpus[0], KVM_GET_TSC_KHZ, NULL);
+	struct pvclock_vcpu_time_info clock;
+	int i;
+
+	for (i = 0; i < guest.nr_vcpus; i++)
+		vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ, (void *)(khz + khz / 4));
+	clock = get_clock_guest(guest.vcpus[0]);
+	assert_guest_clock(&guest, &clock);
+	free_guest(&guest);
 }
 
 /* Without hardware for it, KVM makes a TSC run faster by steps at each exit. */
@@ -498,6 +659,7 @@ static const struct {
 	void (*run)(int nr_vcpus);
 } restore_tests[] = {
 	{ "get before the first run", test_get_before_run },
+	{ "a vCPU is created later", test_create_vcpu },
 	{ "restore after KVM_SET_CLOCK", test_restore_after_set_clock },
 	{ "restore after the guest switched MSRs", test_restore_after_msr_switch },
 	{ "live update: new VM, same TSC", test_live_update },
@@ -509,6 +671,7 @@ static const struct {
 enum condition {
 	ALWAYS,
 	WITH_HYPERV,
+	WITH_SCALING,
 	WITHOUT_SCALING,
 };
 
@@ -534,9 +697,14 @@ static const struct {
 	{ "ERANGE: limits of the rate", test_erange_rate_tolerance },
 	{ "ERANGE: reference ahead", test_erange_reference_ahead },
 	{ "old MSR", test_old_msr },
-	{ "ENODATA: TSCs that do not match", test_enodata_unmatched_tscs },
+	{ "TSCs that do not match", test_unmatched_tscs },
+	{ "ENODATA: TSC rates differ", test_enodata_tsc_rates_differ },
 	{ "ENODATA: emulated TSC rate", test_enodata_emulated_tsc_rate, WITHOUT_SCALING },
 	{ "emulated TSC rate, TSC write", test_emulated_tsc_rate_and_tsc_write, WITHOUT_SCALING },
+	{ "ENXIO: KVM_VCPU_TSC_SCALE", test_enxio_tsc_scale, WITHOUT_SCALING },
+	{ "KVM_VCPU_TSC_SCALE", test_tsc_scale, WITH_SCALING },
+	{ "KVM_SET_TSC_KHZ", test_set_tsc_khz, WITH_SCALING },
+	{ "KVM_SET_TSC_KHZ before the first run", test_set_tsc_khz_before_run, WITH_SCALING },
 };
 
 static const struct {
@@ -547,6 +715,9 @@ static const struct {
 	{ 1, 2, "TSC scaled by 1/2" },
 	{ 3, 4, "TSC scaled by 3/4" },
 	{ 5, 4, "TSC scaled by 5/4" },
+	{ 3, 1, "TSC scaled by 3" },
+	{ 13, 1, "TSC scaled by 13" },
+	{ 47, 1, "TSC scaled by 47" },
 };
 
 static void run_restore_tests(unsigned long host_tsc_khz, int nr_rates)
@@ -592,9 +763,15 @@ static struct guest new_guest_with_pages(void)
 
 static void run_guest_tests(void)
 {
+	static const char * const why_not[] = {
+		[WITH_HYPERV] = "KVM has no Hyper-V clock",
+		[WITH_SCALING] = "the TSC can't be scaled",
+		[WITHOUT_SCALING] = "the TSC can be scaled",
+	};
 	bool can_run[] = {
 		[ALWAYS] = true,
 		[WITH_HYPERV] = kvm_has_cap(KVM_CAP_HYPERV_TIME),
+		[WITH_SCALING] = kvm_has_cap(KVM_CAP_TSC_CONTROL),
 		[WITHOUT_SCALING] = !kvm_has_cap(KVM_CAP_TSC_CONTROL),
 	};
 	int i;
@@ -604,9 +781,7 @@ static void run_guest_tests(void)
 
 		if (!can_run[guest_tests[i].when]) {
 			ksft_test_result_skip("%s: %s\n", guest_tests[i].name,
-					      guest_tests[i].when == WITH_HYPERV ?
-					      "KVM has no Hyper-V clock" :
-					      "the TSC can be scaled");
+					      why_not[guest_tests[i].when]);
 			continue;
 		}
 

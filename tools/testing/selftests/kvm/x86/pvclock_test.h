@@ -197,7 +197,8 @@ static inline void free_guest(struct guest *guest)
 #define guest_copy(guest, var)	\
 	((typeof(var) *)addr_gva2hva((guest)->vm, (unsigned long)&(var)))
 
-static inline struct pvclock_vcpu_time_info get_clock_guest(struct kvm_vcpu *vcpu)
+static inline struct pvclock_vcpu_time_info __get_clock_guest(struct kvm_vcpu *vcpu,
+							      u8 flags)
 {
 	struct pvclock_vcpu_time_info clock;
 
@@ -206,9 +207,14 @@ static inline struct pvclock_vcpu_time_info get_clock_guest(struct kvm_vcpu *vcp
 
 	TEST_ASSERT(!clock.version && !clock.pad0 && !clock.pad[0] && !clock.pad[1],
 		    "version or padding is not zero");
-	TEST_ASSERT_EQ(clock.flags, PVCLOCK_TSC_STABLE_BIT);
+	TEST_ASSERT_EQ(clock.flags, flags);
 
 	return clock;
+}
+
+static inline struct pvclock_vcpu_time_info get_clock_guest(struct kvm_vcpu *vcpu)
+{
+	return __get_clock_guest(vcpu, PVCLOCK_TSC_STABLE_BIT);
 }
 
 static inline void set_clock_guest(struct kvm_vcpu *vcpu,
@@ -270,20 +276,10 @@ static inline u64 clock_at(const struct pvclock_vcpu_time_info *clock, u64 tsc)
 	return clock->system_time + cycles_to_ns(clock, tsc - clock->tsc_timestamp);
 }
 
-/*
- * The error is 0 without TSC scaling.  With scaling, the restored clock has a
- * reference of its own, with the value of the saved one, and is behind it from
- * then on: by less than 1 ns because the fraction of a nanosecond at the reference
- * is lost, and by less than 1 ns because the bits of the TSC that the shift to the
- * right drops at the reference are lost: whole numbers, so 0 to 2 ns.
- */
 static inline void assert_at(u64 tsc, u64 expected, u64 ns, const char *what)
 {
-	s64 error = ns - expected;
-
-	TEST_ASSERT(error <= 0 && error >= (scaled_tsc_khz ? -2 : 0),
-		    "%s is off by %ld ns at TSC %#lx: %lu ns, expected %lu ns",
-		    what, error, tsc, ns, expected);
+	TEST_ASSERT(ns == expected, "%s is off by %ld ns at TSC %#lx: %lu ns, expected %lu ns",
+		    what, ns - expected, tsc, ns, expected);
 }
 
 static inline void assert_same_function(const struct pvclock_vcpu_time_info *expected,
