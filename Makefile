@@ -39,7 +39,7 @@ help:
 	@echo 'make each       build and test after each patch of the series'
 	@echo
 	@echo 'LINUX=dir-or-tarball gives the kernel source, else it is a package of Debian.'
-	@echo 'ACCEL=tcg|kvm says what to boot kernels on, else hardware if it can.'
+	@echo 'ACCEL=kvm|tcg|bochs says what to boot kernels on, else the first of these that can.'
 
 demo: kernel before programs
 	@lab/demo/run.sh $(BASE)

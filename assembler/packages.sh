@@ -11,9 +11,11 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 log=$root/out/log/packages.log
 
 # Debian package, and what proves on another system that it is there: a
-# program, a <header>, or an option of gcc or of another compiler.
+# program, a file, a <header>, or an option of gcc or of another compiler.
 #
 #   bc, bison, flex, libelf-dev, perl, python3: kernel build (libelf: objtool)
+#   bochs: emulates Intel's VMX and TSC scaling; bochsbios, isolinux, syslinux-common,
+#	vgabios, xorriso: it boots from a CD only
 #   ccache: the patched and the unpatched kernel share most objects
 #   clang: the code is to be warning-free with both compilers; libFuzzer
 #   gcc-multilib: a 32-bit program calls the ioctls in the lab
@@ -25,6 +27,8 @@ log=$root/out/log/packages.log
 needs='
 bc			bc
 bison			bison
+bochs			bochs
+bochsbios		/usr/share/bochs/BIOS-bochs-latest
 ccache			ccache
 clang			clang
 cpio			cpio
@@ -33,6 +37,7 @@ gcc			gcc
 gcc-multilib		-m32
 git			git
 gnuplot-nox		gnuplot
+isolinux		/usr/lib/ISOLINUX/isolinux.bin
 libc6-dev		-static
 libclang-rt-dev		clang:-fsanitize=address
 libelf-dev		<gelf.h>
@@ -47,6 +52,9 @@ qemu-system-x86		qemu-system-x86_64
 rsync			rsync
 shellcheck		shellcheck
 sparse			sparse
+syslinux-common		/usr/lib/syslinux/modules/bios/ldlinux.c32
+vgabios			/usr/share/vgabios/vgabios.bin
+xorriso			xorriso
 xz-utils		xz
 '
 
@@ -62,6 +70,7 @@ compiles() {	# compiles PROGRAM-TEXT COMPILER OPTION...
 
 there() {	# there WHAT: without a package manager, is it on this system?
 	case $1 in
+	/*)	[ -e "$1" ] ;;
 	'<'*)	compiles "#include $1" gcc -c ;;
 	-*)	compiles "$program" gcc "$1" ;;
 	*:-*)	compiles "$program" "${1%%:*}" "${1#*:}" ;;
@@ -75,7 +84,7 @@ check_programs() {
 	while read -r package what; do
 		[ -z "$package" ] || there "$what" || missing+=" $what"
 	done <<<"$needs"
-	[ -z "$missing" ] || die "this is not Debian, and these programs, headers (<>) or" \
+	[ -z "$missing" ] || die "this is not Debian, and these programs, files, headers (<>) or" \
 		"compiler options (-) are missing:$missing"
 }
 

@@ -15,12 +15,14 @@
  *	module NAME			after KVM is loaded, load NAME too
  *	kunit MODULE SUITE		load MODULE, which runs the KUnit suite SUITE
  *	spare-cpu-0			run no program on CPU 0
+ *	needs-scaling			nothing is run if KVM cannot scale the TSC
  *	run NAME SECONDS SKIP PROGRAM [ARGUMENT...]
  * where SKIP is may-skip or must-run.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -28,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -69,6 +72,7 @@ static const char *modules[MAX_ITEMS];
 static unsigned int nr_modules;
 static const char *clocksource = "tsc";
 static bool spare_cpu_0;
+static bool needs_scaling;
 
 static int kmsg = -1;
 static unsigned int passed, failed, skipped;
@@ -164,6 +168,8 @@ static void take_line(char *line)
 		modules[nr_modules++] = words[1];
 	else if (nr == 1 && !strcmp(words[0], "spare-cpu-0"))
 		spare_cpu_0 = true;
+	else if (nr == 1 && !strcmp(words[0], "needs-scaling"))
+		needs_scaling = true;
 	else if (nr == 3 && !strcmp(words[0], "kunit") && nr_suites < MAX_ITEMS)
 		suites[nr_suites++] = (struct suite) { .module = words[1], .name = words[2] };
 	else if (nr > 4 && !strcmp(words[0], "run") && nr_programs < MAX_ITEMS)
@@ -269,6 +275,16 @@ static void switch_clocksource(const char *name)
 		die("cannot switch to clocksource %s: %m", name);
 	close(fd);
 	wait_for_clocksource(name);
+}
+
+/* A test that finds no scaling leaves out what needs it, and passes. */
+static void require_scaling(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TSC_CONTROL) <= 0)
+		die("KVM cannot scale the TSC");
+	close(kvm);
 }
 
 /* For all that init starts from now on. */
@@ -515,6 +531,8 @@ int main(void)
 	taint_before = taint();
 	wait_for_clocksource("tsc");
 	load_modules();
+	if (needs_scaling)
+		require_scaling();
 	switch_clocksource(clocksource);
 	if (spare_cpu_0)
 		leave_cpu_0();

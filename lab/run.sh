@@ -8,11 +8,14 @@
 # KERNELDIR has bzImage and modules/ (out/6.12, or out/6.12/before for the
 # unpatched kernel). SCENARIO is a file in lab/scenarios:
 #
-#	cpus 2			CPUs for the programs
+#	needs WORD...		what the backend must have: amd or intel (the CPU),
+#				scaling (of the TSC, by hardware)
+#	cpus 2			CPUs for the programs, which need as many. Without this
+#				line they get two, or one where there is only one
 #	memory 1G		its memory
 #	time counted		time is the number of instructions, not the host's: slower,
 #				but nothing depends on how busy the host is. For tests
-#				that compare times; an emulator can do it, hardware cannot
+#				that compare times; emulators can do it, hardware cannot
 #	cmdline WORD...		more words for the kernel's command line
 #	timeout 120		seconds for everything, from power-on to power-off
 #	silence 60		seconds that the console may say nothing
@@ -33,8 +36,9 @@
 #
 # Exit status: 0 pass, 1 fail, 2 the run could not be started.
 #
-# ACCEL=tcg or ACCEL=kvm picks the emulator or the hardware; without it,
-# hardware is used where it can do nested virtualization.
+# The first backend that can run the scenario does: kvm, hardware that can do nested
+# virtualization; tcg, QEMU's emulation of AMD; bochs, an emulation of Intel with TSC
+# scaling, and one CPU. ACCEL=kvm|tcg|bochs picks one.
 
 set -euo pipefail
 
@@ -56,8 +60,14 @@ badness=(
 	'stack trace'	'\[ cut here \]|Call Trace:'
 )
 
+# What scenarios can need, and some backends do not have.
+declare -A things=(
+	[amd]='AMD CPU' [intel]='Intel CPU' [scaling]='TSC scaling' [smp]='second CPU'
+)
+
+# shellcheck disable=SC2054 # a word has a comma
 common_cmdline=(
-	console=ttyS0 printk.devkmsg=on tsc=reliable
+	console=ttyS0,115200 printk.devkmsg=on tsc=reliable
 	panic=-1 oops=panic panic_on_warn=1
 	watchdog_thresh=30 sysctl.kernel.softlockup_panic=1
 	sysctl.kernel.hung_task_panic=1 sysctl.kernel.hung_task_timeout_secs=60
@@ -98,12 +108,14 @@ read_scenario() {
 	local key rest
 
 	[[ -f $1 ]] || die "$1: no such scenario"
-	cpus=2 memory=1G time=real timeout=300 silence=60 cmdline='' runs=0 suites=0
+	cpus=2 needs='' memory=1G time=real timeout=300 silence=60 cmdline='' runs=0 suites=0
 	modules=() programs=() for_init=()
 	while read -r key rest; do
 		case $key in
 		'' | '#'*) ;;
-		cpus | memory | time | timeout | silence | cmdline) printf -v "$key" %s "$rest" ;;
+		needs) read_needs "$rest" ;;
+		cpus) cpus=$rest; [[ $rest == 1 ]] || needs+=' smp' ;;
+		memory | time | timeout | silence | cmdline) printf -v "$key" %s "$rest" ;;
 		clocksource) for_init+=("clocksource $rest") ;;
 		module) modules+=("$rest") for_init+=("module $rest") ;;
 		kunit) modules+=("${rest%% *}") for_init+=("kunit $rest") suites=$((suites + 1)) ;;
@@ -111,6 +123,16 @@ read_scenario() {
 		*) die "$1: '$key' is not a word of scenarios" ;;
 		esac
 	done <"$1"
+}
+
+read_needs() {
+	local word
+
+	for word in $1; do
+		[[ ${things[$word]-} ]] || die "$scenario: '$word' is nothing that a backend can have"
+		needs+=" $word"
+		[[ $word != scaling ]] || for_init+=("needs-scaling")
+	done
 }
 
 read_run() {
@@ -133,13 +155,35 @@ read_run() {
 # verdict.log ----------------------------------------------------------------
 
 select_backend() {
-	case ${ACCEL-} in
-	'') if nested_kvm; then backend=kvm; else backend=tcg; fi ;;
-	tcg) backend=tcg ;;
-	kvm) nested_kvm || die "ACCEL=kvm: this machine has no virtualization hardware that can be used (svm or vmx in /proc/cpuinfo, and /dev/kvm readable and writable): use ACCEL=tcg"
-		backend=kvm ;;
-	*) die "ACCEL=$ACCEL: only tcg and kvm are known" ;;
+	local reason reasons=''
+
+	[[ ${ACCEL-} =~ ^(kvm|tcg|bochs|)$ ]] || die "ACCEL=$ACCEL: only kvm, tcg and bochs are known"
+	for backend in ${ACCEL:-kvm tcg bochs}; do
+		reason=$(why_not)
+		[[ $reason ]] || return 0
+		reasons+="${reasons:+; }$backend $reason"
+	done
+	die "$scenario cannot be run${ACCEL:+ with ACCEL=$ACCEL}: $reasons"
+}
+
+# Why the backend cannot run the scenario; nothing if it can.
+why_not() {
+	local has word
+
+	case $backend in
+	kvm)	nested_kvm || { echo 'needs svm or vmx in /proc/cpuinfo, and /dev/kvm readable and writable'; return; }
+		has="smp $(hardware_has)" ;;
+	tcg)	has='smp amd' ;;
+	bochs)	has='intel scaling' ;;
 	esac
+	for word in $needs; do
+		[[ " $has " == *" $word "* ]] || { echo "has no ${things[$word]}"; return; }
+	done
+}
+
+hardware_has() {
+	grep -owE 'svm|vmx|tsc_scale|tsc_scaling' /proc/cpuinfo | sort -u |
+		sed 's/svm/amd/; s/vmx/intel/; s/tsc_.*/scaling/' | paste -sd ' '
 }
 
 nested_kvm() {
@@ -179,6 +223,15 @@ qemu() {
 		-serial stdio -serial "file:$logdir/verdict.log"
 		-kernel "$kerneldir/bzImage" -initrd "$logdir/initramfs.gz"
 		-append "${common_cmdline[*]} tsc_early_khz=$tsc_khz${cmdline:+ $cmdline}")
+}
+
+# It has one CPU, whatever there could be.
+backend_bochs() {
+	local words
+
+	read -ra words <<<"$cmdline"
+	emulator=("$lab/bochs.sh" "$kerneldir/bzImage" "$logdir/initramfs.gz" "$memory" "$logdir"
+		"${common_cmdline[@]}" "${words[@]}")
 }
 
 show_command() {
