@@ -78,7 +78,10 @@ static int kmsg = -1;
 static unsigned int passed, failed, skipped;
 static volatile sig_atomic_t over_limit;
 
-/* One write a record, and no stdio: it fails on a file that cannot seek so. */
+/*
+ * One write a record, and no stdio: it fails on a file that cannot seek so. The
+ * kernel keeps back what does not end with a newline until the next record.
+ */
 static void __attribute__((format(printf, 1, 2))) say(const char *fmt, ...)
 {
 	char text[MAX_TEXT + 100];
@@ -90,6 +93,7 @@ static void __attribute__((format(printf, 1, 2))) say(const char *fmt, ...)
 	va_end(args);
 	if (len >= (int)sizeof(text))
 		len = sizeof(text) - 1;
+	text[len++] = '\n';
 	if (write(kmsg, text, len) < 0)
 		kmsg = -1;
 }
