@@ -44,6 +44,16 @@ faults=(
 	emulator	'the emulator failed \(status 1\): .*'
 )
 
+# Once more on the backend that is not QEMU: each way for a run to end.
+bochs_faults=(
+	dead-kernel	'silence: nothing on the console for 8 s'
+	panic		'kernel panic: \T Kernel panic - not syncing: dumptest'
+	hang		'1 of 2 failed: fault hangs: over its limit of 2 s'
+	fail		'1 of 2 failed: fault.2 exit 1'
+	emulator	'the emulator failed \(status 2\): .*'
+	reboot		'the emulator failed \(status 1\): bochs: ended without a power-off: .*'
+)
+
 main() {
 	(($# == 1)) || { echo "usage: lab/test.sh KERNELDIR" >&2; exit 2; }
 	kerneldir=$1
@@ -76,15 +86,21 @@ run_all() {
 	for ((i = 0; i < ${#faults[@]}; i += 2)); do
 		in_turn test_fault "${faults[i]}" "${faults[i + 1]}"
 	done
+	for ((i = 0; i < ${#bochs_faults[@]}; i += 2)); do
+		ACCEL=bochs in_turn test_fault "${bochs_faults[i]}" "${bochs_faults[i + 1]}"
+	done
 	in_turn expect 'fault missing' 2 "lab: fault-missing: no program no-such-program in .*" \
 		"$lab/run.sh" "$kerneldir" fault-missing
 	in_turn expect 'fault word' 2 "lab: .*/fault-word: 'jump' is not a word of scenarios" \
 		"$lab/run.sh" "$kerneldir" fault-word
-	in_turn expect 'unknown ACCEL' 2 'lab: ACCEL=abacus: only tcg and kvm are known' \
+	in_turn expect 'unknown ACCEL' 2 'lab: ACCEL=abacus: only kvm, tcg and bochs are known' \
 		env ACCEL=abacus "$lab/run.sh" "$kerneldir" fault-fail
+	test_needs
 	in_turn expect '-n runs nothing' 0 'qemu-system-x86_64 .*' \
 		"$lab/run.sh" -n "$kerneldir" fault-fail "$results/dry"
 	in_turn test_killed
+	ACCEL=bochs in_turn test_killed
+	in_turn test_unscaled
 	wait
 }
 
@@ -96,8 +112,25 @@ in_turn() {
 }
 
 test_fault() {
-	expect "fault $1" 1 "lab: fault-$1: FAIL: ${2//\\T/\\[ *[0-9.]+\\]}" \
-		"$lab/run.sh" "$kerneldir" "fault-$1"
+	expect "fault $1${ACCEL:+ ($ACCEL)}" 1 "lab: fault-$1: FAIL: ${2//\\T/\\[ *[0-9.]+\\]}" \
+		"$lab/run.sh" "$kerneldir" "fault-$1" "$kerneldir/lab/fault-$1${ACCEL:+-$ACCEL}"
+}
+
+# What cannot run where it was to run, or nowhere, and why.
+test_needs() {
+	in_turn expect 'needs: an unknown word' 2 "lab: fault-need: 'luck' is nothing that a backend can have" \
+		"$lab/run.sh" "$kerneldir" fault-need
+	in_turn expect 'needs: nowhere' 2 \
+		'lab: fault-nowhere cannot be run: kvm (needs|has no) .*; tcg has no TSC scaling; bochs has no AMD CPU' \
+		"$lab/run.sh" "$kerneldir" fault-nowhere
+	in_turn expect 'needs: scaling, not with QEMU' 2 \
+		'lab: scaling cannot be run with ACCEL=tcg: tcg has no TSC scaling' \
+		env ACCEL=tcg "$lab/run.sh" "$kerneldir" scaling
+	in_turn expect 'needs: several CPUs, not with Bochs' 2 \
+		'lab: pvclock cannot be run with ACCEL=bochs: bochs has no second CPU' \
+		env ACCEL=bochs "$lab/run.sh" "$kerneldir" pvclock
+	in_turn expect 'needs: scaling, on the first that has it' 0 '(qemu-system-x86_64 -accel kvm|.*/bochs.sh) .*' \
+		"$lab/run.sh" -n "$kerneldir" scaling "$results/scaling"
 }
 
 # expect NAME STATUS FIRST-LINE COMMAND...
@@ -114,21 +147,35 @@ expect() {
 	fi
 }
 
-# However the runner dies, the emulator dies with it.
+# However the runner dies, all that it started dies with it. The machine says nothing
+# more then: an emulator may also die of a console that nobody hears.
 test_killed() {
-	local logdir=$results/killed runner
+	local logdir=$results/killed-${ACCEL-} runner tries=0
 
-	"$lab/run.sh" "$kerneldir" fault-time-out "$logdir" >/dev/null 2>&1 &
+	"$lab/run.sh" "$kerneldir" fault-dead-kernel "$logdir" >/dev/null 2>&1 &
 	runner=$!
-	until [[ -s $logdir/console.log ]]; do sleep 0.1; done
+	until grep -qs HARDLOCKUP "$logdir/console.log"; do sleep 0.1; done
 	kill -KILL "$runner"
 	wait "$runner" 2>/dev/null || :
-	sleep 0.2
-	if pgrep -f "file:$logdir/verdict.log" >/dev/null; then
-		result 'not ok' 'a killed runner leaves its emulator behind'
+	while pgrep -f "$logdir/" >/dev/null && ((tries++ < 50)); do sleep 0.1; done
+	if pgrep -f "$logdir/" >/dev/null; then
+		result 'not ok' "a killed runner leaves its emulator behind${ACCEL:+ ($ACCEL)}"
 	else
-		result ok 'a killed runner takes its emulator along'
+		result ok "a killed runner takes its emulator along${ACCEL:+ ($ACCEL)}"
 	fi
+}
+
+# Where KVM cannot scale the TSC after all, a scenario that needs it runs nothing:
+# the initramfs for the one emulator, booted on the other.
+test_unscaled() {
+	local dir=$results/unscaled command
+
+	command=$(ACCEL=tcg "$lab/run.sh" -n "$kerneldir" fault-fail "$dir") || :
+	ACCEL=bochs "$lab/run.sh" -n "$kerneldir" scaling "$dir" >/dev/null || :
+	eval "timeout 60 $command" >/dev/null 2>&1 </dev/null || :
+	expect 'needs: scaling, which KVM does not have' 0 \
+		'verdict: fail 0 passed, 0 failed, 0 skipped: KVM cannot scale the TSC' \
+		sed 's/\r$//' "$dir/verdict.log"
 }
 
 result() {

@@ -108,6 +108,8 @@ int main(int argc, char **argv)
 		return raise(SIGSEGV);
 	if (!strcmp(fault, "power-off"))
 		return power_off();
+	if (!strcmp(fault, "reboot"))
+		return reboot(RB_AUTOBOOT);
 	if (!strcmp(fault, "forge"))
 		return forge();
 	return strcmp(fault, "pass") ? KSFT_FAIL : 0;
