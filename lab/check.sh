@@ -63,7 +63,7 @@ check_base() {
 	step "$base pvclock, leaving" lab/run.sh "out/$base" pvclock-leave
 	step "$base pvclock, unstable TSC" lab/run.sh "out/$base" pvclock-unstable
 	step "$base pvclock, scaled TSC" lab/run.sh "out/$base" scaling
-	step "$base clock selftests" check_clock_selftests "$base" clock-selftests
+	step "$base clock selftests" check_clock_selftests "$base"
 	step "$base demo" lab/demo/run.sh "$base"
 }
 
@@ -211,12 +211,12 @@ warnings() {
 		grep -E 'warning:|error:|Error ' | sed -E 's/:[0-9]+(:[0-9]+)?:/:/' | sort -u
 }
 
-# check_clock_selftests BASE SCENARIO: the same results without and with the series.
-# Counted instructions take one CPU, and no other work disturbs them: both at once.
+# The same results without and with the series. Counted instructions take one CPU,
+# and no other work disturbs them: both at once.
 check_clock_selftests() {
-	lab/run.sh "out/$1/before" "$2" &
-	lab/run.sh "out/$1" "$2" && wait $! &&
-		lab/compare.sh "out/$1/before/lab/$2" "out/$1/lab/$2"
+	lab/run.sh "out/$1/before" clock-selftests &
+	lab/run.sh "out/$1" clock-selftests && wait $! &&
+		lab/compare.sh "out/$1/before/lab/clock-selftests" "out/$1/lab/clock-selftests"
 }
 
 # The header is complete by itself, for C and C++, 64 and 32 bits.
