@@ -23,6 +23,7 @@ log=$root/out/log/packages.log
 #   libc6-dev: also static, for the programs in the lab's initramfs
 #   libclang-rt-dev: clang's sanitizers and libFuzzer
 #   libgmp-dev: integers of any size, to check the arithmetic against
+#   python3-sphinx, python3-yaml: the kernel's htmldocs
 #   rsync: the kernel's headers_install
 needs='
 bc			bc
@@ -48,6 +49,8 @@ perl			perl
 python3			python3
 python3-git		python3
 python3-ply		python3
+python3-sphinx		sphinx-build
+python3-yaml		python3
 qemu-system-x86		qemu-system-x86_64
 rsync			rsync
 shellcheck		shellcheck

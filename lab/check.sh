@@ -56,14 +56,16 @@ check_base() {
 	step "$base programs" lab/demo/build.sh "$base"
 	step "$base sparse and W=1" check_warnings "$base"
 	step "$base headers" check_headers "$base"
+	step "$base documentation" check_documentation "$base"
 
 	[[ $base != 6.12 ]] || step "the lab itself" lab/test.sh "out/$base"
 	step "$base KUnit" lab/run.sh "out/$base" kunit
 	step "$base pvclock" lab/run.sh "out/$base" pvclock
 	step "$base pvclock, leaving" lab/run.sh "out/$base" pvclock-leave
 	step "$base pvclock, unstable TSC" lab/run.sh "out/$base" pvclock-unstable
-	step "$base pvclock, scaled TSC" lab/run.sh "out/$base" scaling
-	step "$base clock selftests" check_clock_selftests "$base"
+	step "$base pvclock, scaled TSC" run_both "out/$base" scaling "out/$base" scaling-migration
+	step "$base clock selftests" check_clock_selftests "$base" clock-selftests
+	step "$base clock selftests, Intel" check_clock_selftests "$base" clock-selftests-intel
 	step "$base demo" lab/demo/run.sh "$base"
 }
 
@@ -194,29 +196,31 @@ check_warnings() {
 		base series -- 'arch/**.c' 'virt/**.c')
 	before=$(warnings "$1/before" "${files[@]}")
 	after=$(warnings "$1" "${files[@]}")
-	diff <(echo "$before") <(echo "$after") | sed -n 's/^> /new: /p' | grep . && return 1
-	echo "no new warnings in ${files[*]}"
+	no_new_lines "$before" "$after" && echo "no new warnings in ${files[*]}"
 }
 
-# warnings TREE FILE...: in the tree itself, as a separate object directory would
-# mean a whole kernel. The next build compiles the files once more. The tree
-# without the series has no new files.
-warnings() {
-	local tree=out/$1/linux files
+# Both are sorted.
+no_new_lines() {
+	local new
 
-	shift
-	mapfile -t files < <(cd "$tree" && ls "$@" 2>/dev/null)
-	(cd "$tree" && touch "${files[@]}" &&
-		make -k LOCALVERSION= C=1 W=1 CONFIG_KVM_WERROR= "${files[@]/%.c/.o}" 2>&1) |
-		grep -E 'warning:|error:|Error ' | sed -E 's/:[0-9]+(:[0-9]+)?:/:/' | sort -u
+	mapfile -t new < <(comm -13 <(echo "$1") <(echo "$2"))
+	((${#new[@]} == 0)) || { printf 'new: %s\n' "${new[@]}"; return 1; }
 }
 
-# The same results without and with the series. Counted instructions take one CPU,
-# and no other work disturbs them: both at once.
+# run_both KERNELDIR SCENARIO KERNELDIR SCENARIO: at once. For emulators that take one
+# CPU and that count instructions as time, so that no other work disturbs them.
+run_both() {
+	local status=0
+
+	lab/run.sh "$1" "$2" &
+	lab/run.sh "$3" "$4" || status=$?
+	wait $! && return "$status"
+}
+
+# check_clock_selftests BASE SCENARIO: the same results without and with the series.
 check_clock_selftests() {
-	lab/run.sh "out/$1/before" clock-selftests &
-	lab/run.sh "out/$1" clock-selftests && wait $! &&
-		lab/compare.sh "out/$1/before/lab/clock-selftests" "out/$1/lab/clock-selftests"
+	run_both "out/$1/before" "$2" "out/$1" "$2" &&
+		lab/compare.sh "out/$1/before/lab/$2" "out/$1/lab/$2"
 }
 
 # The header is complete by itself, for C and C++, 64 and 32 bits.
@@ -233,6 +237,26 @@ check_headers() {
 		echo "$compiler: ok"
 	done
 	check_hypercalls "$1"
+}
+
+# htmldocs says nothing about the pages on KVM that it does not say without the series.
+check_documentation() {
+	local before after
+
+	before=$(documentation_warnings "$1/before") || return
+	after=$(documentation_warnings "$1") || return
+	no_new_lines "$before" "$after" || return
+	ls "out/$1/build/documentation/Documentation/output/virt/kvm"/{api,devices/vcpu,x86/guest-clock}.html
+}
+
+# documentation_warnings TREE
+documentation_warnings() {
+	local tree=out/$1/linux build=$root/out/$1/build/documentation
+
+	rm -rf "$build"
+	PATH=/usr/bin:$PATH make -C "$tree" O="$build" SPHINXDIRS=virt/kvm htmldocs >"$build.log" 2>&1 ||
+		{ echo "htmldocs failed, see $build.log" >&2; return 1; }
+	grep -E 'WARNING|ERROR' "$build.log" | sed -E 's/:[0-9]+:/:/; s,^.*/Documentation/,,' | sort -u
 }
 
 # scripts/xen-hypercalls.sh reads headers that include pvclock-abi.h, and not as

@@ -23,6 +23,7 @@ tests=(
 	nested_tsc_scaling_test:vmx_nested_tsc_scaling_test
 	pvclock_invariants_test
 	pvclock_leave_test
+	pvclock_migration_test
 	pvclock_stress_test
 	pvclock_test
 	system_counter_offset_test

@@ -9,6 +9,7 @@
  *  - F can be saved and restored whatever state the vCPU is in,
  *  - KVM_SET_CLOCK sets the clock to what it is asked to.
  */
+#include <getopt.h>
 #include <pthread.h>
 #include <sys/timex.h>
 #include <time.h>
@@ -28,6 +29,11 @@ struct xen_vcpu_info {
 static u8 xen_shared_info[4096] __aligned(4096);
 static struct xen_vcpu_info xen_vcpu_info[NR_VCPUS] __aligned(4096);
 static struct pvclock_vcpu_time_info xen_time_info[NR_VCPUS] __aligned(4096);
+
+static struct pvclock_wall_clock wall_clock;
+
+/* For how long KVM_GET_CLOCK is compared with the guest's clock. */
+static u64 seconds = 1;
 
 static u64 gpa_of(struct guest *guest, void *var)
 {
@@ -100,15 +106,15 @@ static void write_expected_tsc(struct guest *guest)
 {
 	u64 hz = 1000ull * __vcpu_ioctl(guest->vcpus[0], KVM_GET_TSC_KHZ, NULL);
 	u64 offset = get_tsc_offset(guest->vcpus[0]), start;
+	struct tsc_scale tsc = get_tsc_scale(guest->vcpus[0]);
 	int i;
 
 	do {
 		set_tsc_offset(guest, offset);
-		start = rdtsc();
+		start = tsc_at(&tsc, rdtsc());
 		for (i = 0; i < NR_VCPUS; i++)
-			vcpu_set_msr(guest->vcpus[i], MSR_IA32_TSC,
-				     start + offset + hz / 4);
-	} while (rdtsc() - start > hz);
+			vcpu_set_msr(guest->vcpus[i], MSR_IA32_TSC, start + hz / 4);
+	} while (tsc_at(&tsc, rdtsc()) - start > hz);
 
 	for (i = 0; i < NR_VCPUS; i++)
 		TEST_ASSERT_EQ(get_tsc_offset(guest->vcpus[i]), offset);
@@ -367,12 +373,41 @@ static void assert_kvm_get_clock(struct guest *guest,
 {
 	u32 flags = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
 	struct kvm_clock_data data = {};
+	struct tsc_scale scale;
 	u64 tsc;
 
 	vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
 	TEST_ASSERT_EQ(data.flags, flags);
-	tsc = data.host_tsc + get_tsc_offset(guest->vcpus[0]);
+	scale = get_tsc_scale(guest->vcpus[0]);
+	tsc = tsc_at(&scale, data.host_tsc);
 	assert_at(tsc, clock_at(clock, tsc), data.clock, "KVM_GET_CLOCK");
+}
+
+static u64 get_realtime(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return timespec_to_ns(ts);
+}
+
+/* The epoch is the host's time minus F at some moment between the readings here. */
+static void assert_wall_clock(struct guest *guest,
+			      const struct pvclock_vcpu_time_info *clock)
+{
+	struct pvclock_wall_clock *page = guest_copy(guest, wall_clock);
+	u64 first, last, start, end, epoch;
+
+	first = clock_at(clock, get_tsc(guest->vcpus[0]));
+	start = get_realtime();
+	run_with_wrmsr(guest, 0, MSR_KVM_WALL_CLOCK_NEW, gpa_of(guest, &wall_clock));
+	end = get_realtime();
+	last = clock_at(clock, get_tsc(guest->vcpus[0]));
+
+	epoch = page->sec * NSEC_PER_SEC + page->nsec;
+	TEST_ASSERT(epoch >= start - last && epoch <= end - first,
+		    "The wall-clock epoch is %lu ns, not within %lu and %lu ns",
+		    epoch, start - last, end - first);
 }
 
 static void set_xen_vcpu_attr(struct kvm_vcpu *vcpu, int type, u64 gpa)
@@ -459,12 +494,11 @@ static u64 hv_counter_from_page(struct guest *guest, u64 tsc)
 static void assert_hv_counter(struct guest *guest,
 			      const struct pvclock_vcpu_time_info *clock, bool has_page)
 {
-	u64 offset = get_tsc_offset(guest->vcpus[0]);
 	u64 start, end, lo, hi, counter;
 
-	start = rdtsc() + offset;
+	start = get_tsc(guest->vcpus[0]);
 	counter = vcpu_get_msr(guest->vcpus[0], HV_X64_MSR_TIME_REF_COUNT);
-	end = rdtsc() + offset;
+	end = get_tsc(guest->vcpus[0]);
 
 	lo = has_page ? hv_counter_from_page(guest, start) : clock_at(clock, start) / 100;
 	hi = has_page ? hv_counter_from_page(guest, end) : clock_at(clock, end) / 100;
@@ -504,6 +538,38 @@ static void test_kvm_get_clock(void)
 	assert_kvm_get_clock(&guest, &clock);
 	run_all(&guest);
 	assert_kvm_get_clock(&guest, &clock);
+	free_guest(&guest);
+}
+
+/* Between two readings of the guest's, and equal at the host's TSC that it says. */
+static void test_kvm_get_clock_over_time(void)
+{
+	struct pvclock_vcpu_time_info clock;
+	struct guest guest = new_guest_with_clock(&clock);
+	u64 start = run_vcpu(guest.vcpus[0]).ns, before, after;
+	struct kvm_clock_data data;
+
+	do {
+		before = run_vcpu(guest.vcpus[0]).ns;
+		vm_ioctl(guest.vm, KVM_GET_CLOCK, &data);
+		after = run_vcpu(guest.vcpus[0]).ns;
+		TEST_ASSERT(data.clock >= before && data.clock <= after,
+			    "KVM_GET_CLOCK gives %llu ns, the guest %lu and %lu ns",
+			    data.clock, before, after);
+		assert_kvm_get_clock(&guest, &clock);
+		usleep(10000);
+	} while (after - start < seconds * NSEC_PER_SEC);
+	free_guest(&guest);
+}
+
+static void test_wall_clock(void)
+{
+	struct pvclock_vcpu_time_info clock;
+	struct guest guest = new_guest_with_clock(&clock);
+
+	assert_wall_clock(&guest, &clock);
+	move_clock(&guest, &clock);
+	assert_wall_clock(&guest, &clock);
 	free_guest(&guest);
 }
 
@@ -730,6 +796,8 @@ static const struct test tests[] = {
 	{ "F stays: the host's time is set", test_step_host_time, KVM_CAP_HYPERV_TIME },
 
 	{ "one clock: KVM_GET_CLOCK", test_kvm_get_clock },
+	{ "one clock: KVM_GET_CLOCK over time", test_kvm_get_clock_over_time },
+	{ "one clock: the wall-clock epoch", test_wall_clock },
 	{ "one clock: the vCPUs' pages", test_vcpu_pages },
 	{ "one clock: Xen's vcpu_info and vcpu_time_info", test_xen_pages, KVM_CAP_XEN_HVM },
 	{ "one clock: Hyper-V TSC page", test_hv_tsc_page, KVM_CAP_HYPERV_TIME },
@@ -746,13 +814,40 @@ static const struct test tests[] = {
 	{ "KVM_SET_CLOCK: out of master clock mode", test_set_clock_out_of_mode },
 };
 
-int main(void)
+static void usage(const char *name)
 {
+	printf("Usage: %s [-h] [-t seconds]\n"
+	       " -h: print this text\n"
+	       " -t: compare KVM_GET_CLOCK with the guest's clock for that long, %lu by default\n",
+	       name, seconds);
+}
+
+int main(int argc, char *argv[])
+{
+	int last = get_nr_tsc_rates() - 1, opt;
+	char prefix[32];
+
+	while ((opt = getopt(argc, argv, "ht:")) != -1) {
+		switch (opt) {
+		case 't':
+			seconds = atoi_positive("Time in seconds", optarg);
+			break;
+		default:
+			usage(argv[0]);
+			exit(opt == 'h' ? KSFT_PASS : KSFT_FAIL);
+		}
+	}
+
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_CLOCK_GUEST));
 	TEST_REQUIRE(sys_clocksource_is_based_on_tsc());
 
 	ksft_print_header();
-	ksft_set_plan(ARRAY_SIZE(tests));
+	ksft_set_plan((last ? 2 : 1) * ARRAY_SIZE(tests));
 	run_tests("", tests, ARRAY_SIZE(tests));
+	if (last) {
+		set_tsc_rate(last);
+		snprintf(prefix, sizeof(prefix), "%s: ", tsc_rates[last].name);
+		run_tests(prefix, tests, ARRAY_SIZE(tests));
+	}
 	ksft_finished();
 }

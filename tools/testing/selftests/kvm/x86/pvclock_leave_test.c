@@ -20,10 +20,6 @@
 #define NR_TRIPS	2
 #define AHEAD		(1000 * NSEC_PER_SEC)
 
-#define CLOCKSOURCES	"/sys/devices/system/clocksource/clocksource0/"
-#define MAX_CLOCKSOURCE	32
-#define MAX_OTHERS	8
-
 /* The clocksource to use instead of the TSC, and what makes the TSC unstable. */
 static char other_clocksource[MAX_CLOCKSOURCE];
 static const char *unstable_file;
@@ -123,39 +119,6 @@ static void guest_watch(int id)
 	}
 
 	guest_main(id);
-}
-
-/* --- the host's clocksource ------------------------------------------------------ */
-
-static void read_word(const char *path, char *word)
-{
-	FILE *file = fopen(path, "r");
-
-	TEST_ASSERT(file && fscanf(file, "%31s", word) == 1, "Can't read %s", path);
-	fclose(file);
-}
-
-static void write_word(const char *path, const char *word)
-{
-	FILE *file = fopen(path, "w");
-
-	TEST_ASSERT(file && fputs(word, file) >= 0 && !fclose(file),
-		    "Can't write '%s' to %s", word, path);
-}
-
-static bool is_clocksource(const char *name)
-{
-	char current[MAX_CLOCKSOURCE];
-
-	read_word(CLOCKSOURCES "current_clocksource", current);
-	return !strcmp(current, name);
-}
-
-static void set_clocksource(const char *name)
-{
-	write_word(CLOCKSOURCES "current_clocksource", name);
-	while (!is_clocksource(name))
-		usleep(1000);
 }
 
 /* --- running vCPUs ---------------------------------------------------------------- */
@@ -519,21 +482,6 @@ static const struct test tests[] = {
 static const struct test unstable_tests[] = {
 	{ "the clock goes on, KVM_SET_CLOCK works", test_unstable_tsc },
 };
-
-/* Returns how many there are besides the TSC, without those that count ticks. */
-static int get_other_clocksources(char names[][MAX_CLOCKSOURCE], int max)
-{
-	FILE *file = fopen(CLOCKSOURCES "available_clocksource", "r");
-	int nr = 0;
-
-	TEST_ASSERT(file, "Can't read the available clocksources");
-	while (nr < max && fscanf(file, "%31s", names[nr]) == 1) {
-		if (strcmp(names[nr], "tsc") && !strstr(names[nr], "jiffies"))
-			nr++;
-	}
-	fclose(file);
-	return nr;
-}
 
 static void test_other_clocksources(void)
 {

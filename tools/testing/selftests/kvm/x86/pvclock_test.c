@@ -49,18 +49,6 @@ static void test_get_before_run(int nr_vcpus)
 	free_guest(&guest);
 }
 
-static void test_create_vcpu(int nr_vcpus)
-{
-	struct guest guest = __new_guest(nr_vcpus, nr_vcpus + 1, guest_main);
-	struct pvclock_vcpu_time_info clock;
-
-	run_all(&guest);
-	clock = get_clock_guest(guest.vcpus[0]);
-	add_vcpu(&guest, guest_main);
-	assert_guest_clock(&guest, &clock);
-	free_guest(&guest);
-}
-
 static void test_restore_after_set_clock(int nr_vcpus)
 {
 	struct guest guest = new_guest(nr_vcpus);
@@ -469,26 +457,6 @@ static void test_enodata_tsc_rates_differ(struct guest *guest)
 	assert_no_guest_clock(guest, guest->vcpus[0], &saved);
 }
 
-/* The vCPU's TSC as a function of the host's. */
-struct tsc_scale {
-	struct kvm_vcpu_tsc_scale scale;
-	u64 offset;
-};
-
-static struct tsc_scale get_tsc_scale(struct kvm_vcpu *vcpu)
-{
-	struct tsc_scale tsc = { .offset = get_tsc_offset(vcpu) };
-
-	vcpu_device_attr_get(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &tsc.scale);
-	return tsc;
-}
-
-static u64 tsc_at(const struct tsc_scale *tsc, u64 host_tsc)
-{
-	return (u64)((__uint128_t)host_tsc * tsc->scale.tsc_ratio >>
-		     tsc->scale.tsc_frac_bits) + tsc->offset;
-}
-
 static void test_tsc_scale(struct guest *guest)
 {
 	struct kvm_vcpu *vcpu = guest->vcpus[0];
@@ -659,7 +627,6 @@ static const struct {
 	void (*run)(int nr_vcpus);
 } restore_tests[] = {
 	{ "get before the first run", test_get_before_run },
-	{ "a vCPU is created later", test_create_vcpu },
 	{ "restore after KVM_SET_CLOCK", test_restore_after_set_clock },
 	{ "restore after the guest switched MSRs", test_restore_after_msr_switch },
 	{ "live update: new VM, same TSC", test_live_update },
@@ -707,27 +674,13 @@ static const struct {
 	{ "KVM_SET_TSC_KHZ before the first run", test_set_tsc_khz_before_run, WITH_SCALING },
 };
 
-static const struct {
-	unsigned long mul, div;
-	const char *name;
-} tsc_rates[] = {
-	{ 1, 1, "host's TSC rate" },
-	{ 1, 2, "TSC scaled by 1/2" },
-	{ 3, 4, "TSC scaled by 3/4" },
-	{ 5, 4, "TSC scaled by 5/4" },
-	{ 3, 1, "TSC scaled by 3" },
-	{ 13, 1, "TSC scaled by 13" },
-	{ 47, 1, "TSC scaled by 47" },
-};
-
-static void run_restore_tests(unsigned long host_tsc_khz, int nr_rates)
+static void run_restore_tests(int nr_rates)
 {
 	static const int nr_vcpus[] = { 1, NR_VCPUS };
 	int rate, nr, i;
 
 	for (rate = 0; rate < nr_rates; rate++) {
-		scaled_tsc_khz = !rate ? 0 :
-				 host_tsc_khz * tsc_rates[rate].mul / tsc_rates[rate].div;
+		set_tsc_rate(rate);
 		for (nr = 0; nr < ARRAY_SIZE(nr_vcpus); nr++) {
 			for (i = 0; i < ARRAY_SIZE(restore_tests); i++) {
 				restore_tests[i].run(nr_vcpus[nr]);
@@ -738,7 +691,7 @@ static void run_restore_tests(unsigned long host_tsc_khz, int nr_rates)
 			}
 		}
 	}
-	scaled_tsc_khz = 0;
+	set_tsc_rate(0);
 }
 
 /* A guest that has run and that has the Hyper-V TSC page, if KVM has that. */
@@ -792,15 +745,6 @@ static void run_guest_tests(void)
 	}
 }
 
-static unsigned long get_host_tsc_khz(void)
-{
-	struct kvm_vm *vm = vm_create_barebones();
-	unsigned long khz = __vm_ioctl(vm, KVM_GET_TSC_KHZ, NULL);
-
-	kvm_vm_free(vm);
-	return khz;
-}
-
 static void usage(const char *name)
 {
 	printf("Usage: %s [-h] [-n]\n"
@@ -810,7 +754,7 @@ static void usage(const char *name)
 
 int main(int argc, char *argv[])
 {
-	int nr_rates = ARRAY_SIZE(tsc_rates);
+	int nr_rates = get_nr_tsc_rates();
 	int opt;
 
 	while ((opt = getopt(argc, argv, "hn")) != -1) {
@@ -827,14 +771,11 @@ int main(int argc, char *argv[])
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_CLOCK_GUEST));
 	TEST_REQUIRE(sys_clocksource_is_based_on_tsc());
 
-	if (!kvm_has_cap(KVM_CAP_VM_TSC_CONTROL))
-		nr_rates = 1;
-
 	ksft_print_header();
 	ksft_set_plan(2 * nr_rates * ARRAY_SIZE(restore_tests) +
 		      ARRAY_SIZE(guest_tests));
 
-	run_restore_tests(get_host_tsc_khz(), nr_rates);
+	run_restore_tests(nr_rates);
 	run_guest_tests();
 
 	ksft_finished();

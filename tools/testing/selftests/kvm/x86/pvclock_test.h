@@ -69,6 +69,40 @@ static u64 pvti_gpa;
 /* The TSC frequency of new guests in kHz, 0 for the host's. */
 static unsigned long scaled_tsc_khz;
 
+/* The first one needs no scaling. */
+static const struct {
+	unsigned long mul, div;
+	const char *name;
+} tsc_rates[] = {
+	{ 1, 1, "host's TSC rate" },
+	{ 1, 2, "TSC scaled by 1/2" },
+	{ 3, 4, "TSC scaled by 3/4" },
+	{ 5, 4, "TSC scaled by 5/4" },
+	{ 3, 1, "TSC scaled by 3" },
+	{ 13, 1, "TSC scaled by 13" },
+	{ 47, 1, "TSC scaled by 47" },
+};
+
+static inline unsigned long get_host_tsc_khz(void)
+{
+	struct kvm_vm *vm = vm_create_barebones();
+	unsigned long khz = __vm_ioctl(vm, KVM_GET_TSC_KHZ, NULL);
+
+	kvm_vm_free(vm);
+	return khz;
+}
+
+static inline int get_nr_tsc_rates(void)
+{
+	return kvm_has_cap(KVM_CAP_VM_TSC_CONTROL) ? ARRAY_SIZE(tsc_rates) : 1;
+}
+
+static inline void set_tsc_rate(int rate)
+{
+	scaled_tsc_khz = !rate ? 0 :
+			 get_host_tsc_khz() * tsc_rates[rate].mul / tsc_rates[rate].div;
+}
+
 static inline u64 get_pvti_gpa(int id)
 {
 	return pvti_gpa + id * sizeof(*pvti);
@@ -231,12 +265,33 @@ static inline u64 get_tsc_offset(struct kvm_vcpu *vcpu)
 	return tsc_offset;
 }
 
-/* The guest's TSC as the host reads it, without scaling. */
+/* The vCPU's TSC as a function of the host's. */
+struct tsc_scale {
+	struct kvm_vcpu_tsc_scale scale;
+	u64 offset;
+};
+
+static inline struct tsc_scale get_tsc_scale(struct kvm_vcpu *vcpu)
+{
+	struct tsc_scale tsc = { .scale.tsc_ratio = 1, .offset = get_tsc_offset(vcpu) };
+
+	if (kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		vcpu_device_attr_get(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &tsc.scale);
+	return tsc;
+}
+
+static inline u64 tsc_at(const struct tsc_scale *tsc, u64 host_tsc)
+{
+	return (u64)((__uint128_t)host_tsc * tsc->scale.tsc_ratio >>
+		     tsc->scale.tsc_frac_bits) + tsc->offset;
+}
+
+/* The vCPU's TSC now. */
 static inline u64 get_tsc(struct kvm_vcpu *vcpu)
 {
-	u64 tsc_offset = get_tsc_offset(vcpu);
+	struct tsc_scale tsc = get_tsc_scale(vcpu);
 
-	return rdtsc() + tsc_offset;
+	return tsc_at(&tsc, rdtsc());
 }
 
 static inline void set_tsc_offset(struct guest *guest, u64 tsc_offset)
@@ -368,12 +423,12 @@ static inline void set_clock(struct guest *guest, u64 ns)
  */
 static inline void __assert_set_clock_in_mode(struct guest *guest, u64 ns)
 {
-	u64 offset = get_tsc_offset(guest->vcpus[0]), start, end;
 	struct pvclock_vcpu_time_info clock;
+	u64 start, end;
 
-	start = rdtsc() + offset;
+	start = get_tsc(guest->vcpus[0]);
 	set_clock(guest, ns);
-	end = rdtsc() + offset;
+	end = get_tsc(guest->vcpus[0]);
 	clock = get_clock_guest(guest->vcpus[0]);
 
 	TEST_ASSERT(clock.tsc_timestamp <= end, "The reference is ahead of the TSC");
@@ -393,13 +448,13 @@ static inline void __assert_set_clock_in_mode(struct guest *guest, u64 ns)
 static inline void __assert_set_clock_out_of_mode(struct guest *guest, u64 ns)
 {
 	struct pvclock_vcpu_time_info *page = guest_copy(guest, pvti[0]);
-	u64 start_tsc = rdtsc(), start_raw = get_raw_ns(), passed;
+	u64 start_tsc = get_tsc(guest->vcpus[0]), start_raw = get_raw_ns(), passed;
 	struct kvm_clock_data data = {};
 
 	set_clock(guest, ns);
 	vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
 	run_vcpu(guest->vcpus[0]);
-	passed = max(get_raw_ns() - start_raw, cycles_to_ns(page, rdtsc() - start_tsc));
+	passed = max(get_raw_ns() - start_raw, cycles_to_ns(page, get_tsc(guest->vcpus[0]) - start_tsc));
 
 	TEST_ASSERT(!(data.flags & KVM_CLOCK_TSC_STABLE), "Still in master clock mode");
 	TEST_ASSERT(data.clock - ns <= passed,
@@ -424,6 +479,57 @@ static inline void assert_set_clock_out_of_mode(struct guest *guest)
 
 	for (i = 0; i < ARRAY_SIZE(clock_values); i++)
 		__assert_set_clock_out_of_mode(guest, clock_values[i]);
+}
+
+/* The host's clocksource, which is to be "tsc" again at the end. */
+#define CLOCKSOURCES	"/sys/devices/system/clocksource/clocksource0/"
+#define MAX_CLOCKSOURCE	32
+#define MAX_OTHERS	8
+
+static inline void read_word(const char *path, char *word)
+{
+	FILE *file = fopen(path, "r");
+
+	TEST_ASSERT(file && fscanf(file, "%31s", word) == 1, "Can't read %s", path);
+	fclose(file);
+}
+
+static inline void write_word(const char *path, const char *word)
+{
+	FILE *file = fopen(path, "w");
+
+	TEST_ASSERT(file && fputs(word, file) >= 0 && !fclose(file),
+		    "Can't write '%s' to %s", word, path);
+}
+
+static inline bool is_clocksource(const char *name)
+{
+	char current[MAX_CLOCKSOURCE];
+
+	read_word(CLOCKSOURCES "current_clocksource", current);
+	return !strcmp(current, name);
+}
+
+static inline void set_clocksource(const char *name)
+{
+	write_word(CLOCKSOURCES "current_clocksource", name);
+	while (!is_clocksource(name))
+		usleep(1000);
+}
+
+/* Returns how many there are besides the TSC, without those that count ticks. */
+static inline int get_other_clocksources(char names[][MAX_CLOCKSOURCE], int max)
+{
+	FILE *file = fopen(CLOCKSOURCES "available_clocksource", "r");
+	int nr = 0;
+
+	TEST_ASSERT(file, "Can't read the available clocksources");
+	while (nr < max && fscanf(file, "%31s", names[nr]) == 1) {
+		if (strcmp(names[nr], "tsc") && !strstr(names[nr], "jiffies"))
+			nr++;
+	}
+	fclose(file);
+	return nr;
 }
 
 struct test {
