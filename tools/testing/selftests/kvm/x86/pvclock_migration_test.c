@@ -297,16 +297,16 @@ static void assert_one_clock(struct guest *guest)
 {
 	struct tsc_scale tsc, first_tsc = get_tsc_scale(guest->vcpus[0]);
 	struct pvclock_vcpu_time_info clock, first_clock;
-	u64 host_tsc = rdtsc();
-	int i, j;
+	u64 host_tsc, end = rdtsc() + NR_TSC_VALUES;
+	int i;
 
 	vcpu_ioctl(guest->vcpus[0], KVM_GET_CLOCK_GUEST, &first_clock);
 	for (i = 1; i < guest->nr_vcpus; i++) {
 		tsc = get_tsc_scale(guest->vcpus[i]);
 		vcpu_ioctl(guest->vcpus[i], KVM_GET_CLOCK_GUEST, &clock);
-		for (j = 0; j < NR_TSC_VALUES; j++)
-			assert_at(host_tsc + j, clock_at(&first_clock, tsc_at(&first_tsc, host_tsc + j)),
-				  clock_at(&clock, tsc_at(&tsc, host_tsc + j)), "A vCPU's clock");
+		for (host_tsc = end - NR_TSC_VALUES; host_tsc < end; host_tsc++)
+			assert_at(host_tsc, clock_at(&first_clock, tsc_at(&first_tsc, host_tsc)),
+				  clock_at(&clock, tsc_at(&tsc, host_tsc)), "A vCPU's clock");
 	}
 }
 

@@ -454,7 +454,8 @@ static inline void __assert_set_clock_out_of_mode(struct guest *guest, u64 ns)
 	set_clock(guest, ns);
 	vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
 	run_vcpu(guest->vcpus[0]);
-	passed = max(get_raw_ns() - start_raw, cycles_to_ns(page, get_tsc(guest->vcpus[0]) - start_tsc));
+	passed = max(get_raw_ns() - start_raw,
+		     cycles_to_ns(page, get_tsc(guest->vcpus[0]) - start_tsc));
 
 	TEST_ASSERT(!(data.flags & KVM_CLOCK_TSC_STABLE), "Still in master clock mode");
 	TEST_ASSERT(data.clock - ns <= passed,
