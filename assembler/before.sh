@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# before.sh BASE: leaves the source without the series, a work tree of its own
-# on commit `base`, in out/BASE/before/linux.
+# before.sh BASE [NAME]: leaves the source without the series, a work tree of its
+# own on commit `base`, in out/BASE/before/linux or out/BASE/NAME/linux.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-[ $# = 1 ] || { echo "usage: $0 BASE" >&2; exit 1; }
+[ $# = 1 ] || [ $# = 2 ] || { echo "usage: $0 BASE [NAME]" >&2; exit 1; }
+name=${2-before}
 cd "$root/out/$1/linux"
 
-dest=../before/linux
+dest=../$name/linux
 if [ "$(git -C "$dest" rev-parse HEAD 2>/dev/null)" = "$(git rev-parse base)" ]; then
 	exit
 fi
@@ -18,4 +19,4 @@ rm -rf "$dest"
 git worktree prune
 mkdir -p "${dest%/*}"
 git worktree add --quiet --detach "$dest" base
-echo "before $1: ready in out/$1/before/linux after $SECONDS s"
+echo "$name $1: ready in out/$1/$name/linux after $SECONDS s"

@@ -18,6 +18,8 @@ log=$root/out/log/packages.log
 #	vgabios, xorriso: it boots from a CD only
 #   ccache: the patched and the unpatched kernel share most objects
 #   clang: the code is to be warning-free with both compilers; libFuzzer
+#   dpkg-dev, libfdt-dev, libglib2.0-dev, libpixman-1-dev, meson, ninja-build,
+#	pkg-config: QEMU's source package, and its build
 #   gcc-multilib: a 32-bit program calls the ioctls in the lab
 #   gnuplot-nox: the plot of the demo
 #   libc6-dev: also static, for the programs in the lab's initramfs
@@ -33,6 +35,7 @@ bochsbios		/usr/share/bochs/BIOS-bochs-latest
 ccache			ccache
 clang			clang
 cpio			cpio
+dpkg-dev		dpkg-source
 flex			flex
 gcc			gcc
 gcc-multilib		-m32
@@ -42,10 +45,16 @@ isolinux		/usr/lib/ISOLINUX/isolinux.bin
 libc6-dev		-static
 libclang-rt-dev		clang:-fsanitize=address
 libelf-dev		<gelf.h>
+libfdt-dev		<libfdt.h>
+libglib2.0-dev		/usr/lib/x86_64-linux-gnu/libglib-2.0.a
 libgmp-dev		<gmp.h>
+libpixman-1-dev		/usr/lib/x86_64-linux-gnu/libpixman-1.a
 make			make
+meson			meson
+ninja-build		ninja
 patch			patch
 perl			perl
+pkg-config		pkg-config
 python3			python3
 python3-git		python3
 python3-ply		python3

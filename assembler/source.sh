@@ -20,6 +20,8 @@ dest=$root/out/$base/linux
 log=$root/out/log/source-$base.log
 origin=		# where the source came from, for people to read
 add=-f		# how git add treats ignored files: a tarball holds none to leave out
+# shellcheck source=assembler/apt.sh
+. "$root/assembler/apt.sh"
 
 say() { echo "source $base: $*"; }
 step() { say "$* ($SECONDS s)"; }
@@ -36,41 +38,8 @@ logged() {	# logged COMMAND...: a failure says where to read about it
 
 # --- Debian's package ---------------------------------------------------------
 
-keyring_of() {	# keyring_of URI FILE:NUMBER: the keys that the system trusts for it
-	local uri=${1%/} file=${2%:*} keyring
-	case $file in
-	*.sources)	keyring=$(awk -v RS= -v uri="$uri" 'index($0, uri)' "$file" |
-				sed -n 's/^Signed-By:[[:space:]]*//Ip') ;;
-	*)		keyring=$(grep -F "$uri" "$file" | sed -n 's/.*signed-by=\([^] ]*\).*/\1/p') ;;
-	esac
-	keyring=$(sed -n '/^\//{p;q}' <<<"$keyring")
-	echo "${keyring:-/usr/share/keyrings/debian-archive-keyring.gpg}"
-}
-
-# apt-get with a state of its own: nothing of the system's changes. APT::Sandbox:
-# root's apt would warn that its unprivileged user cannot write here.
-private_apt() {
-	mkdir -p "$cache/apt/lists/partial" "$cache/apt/archives/partial"
-	apt-get -q -o APT::Sandbox::User=root -o Acquire::Languages=none \
-		-o Dir::State::lists="$cache/apt/lists" -o Dir::Cache="$cache/apt" "$@"
-}
-
-# The mirrors of Debian's main archive in the system's apt configuration: a line
-# "URI file:number" each. apt knows what is what only from package lists.
-debian_mirrors() {
-	# shellcheck disable=SC2016 # apt's variables
-	local targets=(indextargets --format '$(ORIGIN)/$(LABEL)/$(COMPONENT) $(REPO_URI) $(SOURCESENTRY)')
-	{
-		apt-get "${targets[@]}" 'Created-By: Packages' | grep . || {
-			private_apt update >&2
-			private_apt "${targets[@]}" 'Created-By: Packages'
-		}
-	} | sed -n 's,^Debian/Debian/main ,,p' | sort -u
-}
-
 fetch() {	# fetch PACKAGE SUITE: leaves the package in the current directory
-	local package=$1 suite=$2 uri entry
-	local -a options=(-o Dir::Etc::sourcelist="$cache/apt/sources.list" -o Dir::Etc::sourceparts=-)
+	local package=$1 suite=$2
 
 	if [ "$suite" = - ]; then
 		apt-get -q -o APT::Sandbox::User=root download "$package" && return
@@ -79,14 +48,7 @@ fetch() {	# fetch PACKAGE SUITE: leaves the package in the current directory
 		private_apt download "$package"
 		return
 	fi
-	mkdir -p "$cache/apt"
-	while read -r uri entry; do
-		echo "deb [signed-by=$(keyring_of "$uri" "$entry")] $uri $suite main" >"$cache/apt/sources.list"
-		cat "$cache/apt/sources.list"
-		private_apt "${options[@]}" update &&
-			private_apt "${options[@]}" download "$package" && return
-	done < <(debian_mirrors)
-	return 1
+	fetch_from deb "$package" "$suite" download
 }
 
 download() {	# leaves the tarball of Debian's package in the cache

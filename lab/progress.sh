@@ -36,9 +36,9 @@ report_progress() {
 	done
 }
 
-# make and gcc name a file a line.
+# make, gcc and ninja name a file a line.
 compiled() {
-	grep -cE '^ +(CC|AS|HOSTCC) |^gcc .* -c ' "$1" || :
+	grep -cE '^ +(CC|AS|HOSTCC) |^gcc .* -c |^\[[0-9]+/[0-9]+\] Compiling ' "$1" || :
 }
 
 step_failed() {
