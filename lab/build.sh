@@ -3,12 +3,13 @@
 #
 # Build the lab's kernel in its source tree, and the modules in lab/modules.
 #
-#	lab/build.sh SRCDIR OUTDIR BASE
+#	lab/build.sh SRCDIR OUTDIR BASE [CONFIG]
 #
 # Leaves OUTDIR/bzImage and OUTDIR/modules/*.ko; the log is
 # OUTDIR/log/kernel.log. The configuration is lab/kernel.config over
 # allnoconfig, followed by lab/kernel-BASE.config where there is one, and by the
-# series' KUnit tests where the tree has them.
+# series' KUnit tests where the tree has them. With CONFIG, it is that file over
+# allnoconfig, and OUTDIR/bzImage is all: a kernel for guests.
 # ccache, when it is installed, keeps its objects in out/cache/ccache: a second
 # tree that is nearly the same is built mostly from there.
 
@@ -28,24 +29,27 @@ modules=(
 )
 kunit_test=arch/x86/kvm/tests/guest_clock_kunit
 lab_modules=(tsc_unstable.ko)
-all_files=1080		# that a build from nothing compiles, about
+all_files=1260		# that a build from nothing compiles, about
+guest_files=800		# the same for guests
 
 main() {
-	(($# == 3)) || die "usage: lab/build.sh SRCDIR OUTDIR BASE"
+	(($# == 3 || $# == 4)) || die "usage: lab/build.sh SRCDIR OUTDIR BASE [CONFIG]"
 	[[ -f $1/Kbuild ]] || die "$1 is not a kernel source tree"
 	mkdir -p "$2"
 	out=$(cd "$2" && pwd)
-	base=$3
+	base=$3 guest=${4:+$(realpath "$4")} name="kernel $3"
+	configs=("$lab"/kernel*.config "$lab"/modules/*)
+	[[ ! $guest ]] || name="guest's kernel $3" configs=("$guest") all_files=$guest_files
 	cd "$1"
-	inputs=$(fingerprint . "$lab/build.sh" "$lab"/kernel*.config "$lab"/modules/*)
+	inputs=$(fingerprint . "$lab/build.sh" "${configs[@]}")
 	if up_to_date "$inputs" "$out/kernel.inputs"; then
-		echo "kernel $base: up to date"
+		echo "$name: up to date"
 		return
 	fi
 	rm -f "$out/kernel.inputs"
 	set_environment
 	configure
-	run_step "kernel $base" "$out/log/kernel.log" "$(files_to_compile)" build
+	run_step "$name" "$out/log/kernel.log" "$(files_to_compile)" build
 	install_results
 	echo "$inputs" >"$out/kernel.inputs"
 }
@@ -72,13 +76,21 @@ configure() {
 	mkdir -p "$out/log"
 	fragment=$(mktemp)
 	trap 'rm -f "$fragment" .config.lab' EXIT
-	cat "$lab/kernel.config" >"$fragment"
-	[[ ! -f $lab/kernel-$base.config ]] || cat "$lab/kernel-$base.config" >>"$fragment"
-	[[ ! -f $kunit_test.c ]] || echo CONFIG_KVM_GUEST_CLOCK_KUNIT_TEST=m >>"$fragment"
+	wanted_options >"$fragment"
 	make KCONFIG_CONFIG=.config.lab KCONFIG_ALLCONFIG="$fragment" allnoconfig \
 		>"$log" 2>&1 </dev/null || step_failed "configuration $base" "$log"
 	check_config "$fragment"
 	cmp -s .config.lab .config || mv .config.lab .config
+}
+
+wanted_options() {
+	if [[ $guest ]]; then
+		cat "$guest"
+		return
+	fi
+	cat "$lab/kernel.config"
+	[[ ! -f $lab/kernel-$base.config ]] || cat "$lab/kernel-$base.config"
+	[[ ! -f $kunit_test.c ]] || echo CONFIG_KVM_GUEST_CLOCK_KUNIT_TEST=m
 }
 
 check_config() {
@@ -103,6 +115,7 @@ files_to_compile() {
 }
 
 build() {
+	[[ ! $guest ]] || { make -j"$(nproc)" bzImage; return; }
 	make -j"$(nproc)" bzImage modules || return
 	mkdir -p "$out/build/modules"
 	cp "$lab"/modules/* "$out/build/modules"
@@ -113,9 +126,10 @@ build() {
 install_results() {
 	local file
 
+	install_file arch/x86/boot/bzImage "$out/bzImage"
+	[[ ! $guest ]] || return 0
 	[[ ! -f $kunit_test.c ]] || modules+=("$kunit_test.ko")
 	mkdir -p "$out/modules"
-	install_file arch/x86/boot/bzImage "$out/bzImage"
 	for file in "${modules[@]}"; do
 		install_file "$file" "$out/modules/${file##*/}"
 	done

@@ -21,6 +21,10 @@
 #	silence 60		seconds that the console may say nothing
 #	clocksource hpet	what to switch to once KVM is loaded
 #	module NAME		another module to load after KVM
+#	network N		plug the machine into a network of two, as number 1 or 2;
+#				both are run with the same directory in NETWORK
+#	files DIR		take what is in DIR along, as /files; DIR is in KERNELDIR or
+#				the directory above it
 #	kunit MODULE SUITE	a suite of KUnit that MODULE has; load kunit before
 #	run 60 [may-skip] PROGRAM [ARGUMENT...]
 #
@@ -63,6 +67,7 @@ badness=(
 # What scenarios can need, and some backends do not have.
 declare -A things=(
 	[amd]='AMD CPU' [intel]='Intel CPU' [scaling]='TSC scaling' [smp]='second CPU'
+	[network]='network'
 )
 
 # shellcheck disable=SC2054 # a word has a comma
@@ -108,14 +113,16 @@ read_scenario() {
 	local key rest
 
 	[[ -f $1 ]] || die "$1: no such scenario"
-	cpus=2 needs='' memory=1G time=real timeout=300 silence=60 cmdline='' runs=0 suites=0
+	cpus=2 needs='' network='' files='' memory=1G time=real timeout=300 silence=60 cmdline='' runs=0 suites=0
 	modules=() programs=() for_init=()
 	while read -r key rest; do
 		case $key in
 		'' | '#'*) ;;
 		needs) read_needs "$rest" ;;
 		cpus) cpus=$rest; [[ $rest == 1 ]] || needs+=' smp' ;;
-		memory | time | timeout | silence | cmdline) printf -v "$key" %s "$rest" ;;
+		network) network=$rest needs+=' network'
+			[[ -d ${NETWORK-} ]] || die "$1: NETWORK has to name a directory" ;;
+		files | memory | time | timeout | silence | cmdline) printf -v "$key" %s "$rest" ;;
 		clocksource) for_init+=("clocksource $rest") ;;
 		module) modules+=("$rest") for_init+=("module $rest") ;;
 		kunit) modules+=("${rest%% *}") for_init+=("kunit $rest") suites=$((suites + 1)) ;;
@@ -172,8 +179,8 @@ why_not() {
 
 	case $backend in
 	kvm)	nested_kvm || { echo 'needs svm or vmx in /proc/cpuinfo, and /dev/kvm readable and writable'; return; }
-		has="smp $(hardware_has)" ;;
-	tcg)	has='smp amd' ;;
+		has="smp network $(hardware_has)" ;;
+	tcg)	has='smp network amd' ;;
 	bochs)	has='intel scaling' ;;
 	esac
 	for word in $needs; do
@@ -217,9 +224,13 @@ backend_kvm() {
 # machine is busy, and then keeps the wrong rate: tell it. QEMU's TSC runs at
 # the rate of this machine's.
 qemu() {
+	local plug=()
+
 	[[ ${tsc_khz-} ]] || { build tsc_khz; tsc_khz=$("$out/tsc_khz"); }
+	[[ ! $network ]] || plug=(-device 'virtio-net-pci,netdev=network,romfile='
+		-netdev "dgram,id=network,local.type=unix,local.path=$NETWORK/$network,remote.type=unix,remote.path=$NETWORK/$((3 - network))")
 	emulator=(qemu-system-x86_64 "$@" -smp "$cpus" -m "$memory"
-		-nodefaults -no-user-config -display none -no-reboot
+		-nodefaults -no-user-config -display none -no-reboot "${plug[@]}"
 		-serial stdio -serial "file:$logdir/verdict.log"
 		-kernel "$kerneldir/bzImage" -initrd "$logdir/initramfs.gz"
 		-append "${common_cmdline[*]} tsc_early_khz=$tsc_khz${cmdline:+ $cmdline}")
@@ -271,7 +282,17 @@ fill_stage() {
 		program=$(find_program "$name")
 		strip -o "$stage/bin/$name" "$program"
 	done
+	[[ ! $files ]] || cp -rL "$(find_files)" "$stage/files"
 	printf '%s\n' "${for_init[@]}" >"$stage/scenario"
+}
+
+find_files() {
+	local dir
+
+	for dir in "$kerneldir"/{.,..}; do
+		[[ ! -d $dir/$files ]] || { echo "$dir/$files"; return; }
+	done
+	die "$scenario: no $files in $kerneldir or the directory above it: build it first"
 }
 
 find_program() {
