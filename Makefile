@@ -13,13 +13,15 @@ $(error BASE=$(BASE) is not known: use one of $(BASES))
 endif
 
 .PHONY: help demo bench check packages tree refresh series kernel before selftests programs \
-	arithmetic lab each
+	arithmetic lab each qemu migrate
 
 help:
 	@echo 'make demo       measure what live update and migration do to a clock, with and'
 	@echo '                without the series, on kernels built and booted here; the plot'
 	@echo '                is out/demo/drift.svg'
 	@echo 'make check      all tests, on all bases'
+	@echo 'make qemu       QEMU without and with the patches in integrations/qemu, in out/qemu;'
+	@echo '                QEMU=dir-or-tarball gives its source'
 	@echo
 	@echo 'For BASE=$(subst $() ,|,$(BASES)) (now $(BASE)):'
 	@echo 'make tree       the kernel source with the series, as git tree $(O)/linux'
@@ -36,6 +38,8 @@ help:
 	@echo '                in lab/scenarios'
 	@echo 'make bench      count the instructions that the ioctls take, and that KVM_RUN takes'
 	@echo '                with and without the series'
+	@echo 'make migrate    migrate a guest between two emulated hosts, with and without these'
+	@echo '                patches, and with what can go wrong'
 	@echo 'make each       build and test after each patch of the series'
 	@echo
 	@echo 'LINUX=dir-or-tarball gives the kernel source, else it is a package of Debian.'
@@ -86,3 +90,10 @@ lab: kernel selftests programs
 
 each: kernel selftests
 	@lab/each.sh $(BASE)
+
+qemu: packages
+	@integrations/qemu/build.sh
+
+migrate: kernel before qemu
+	@lab/migrate/build.sh $(BASE)
+	@lab/migrate/run.sh $(BASE)

@@ -1,0 +1,124 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Boot two hosts, and let a guest move between them with live migrations.
+#
+#	lab/migrate/run.sh BASE		ten trips each with QEMU as it is, with the
+#					patches, and with a host's kernel without the
+#					series, and a table; then what else can happen
+#	lab/migrate/run.sh BASE short	there and back with the patches
+#
+# The logs of host 1 and 2 of each run are in out/BASE/migrate/log/RUN/1 and 2.
+
+set -euo pipefail
+
+migrate=$(cd "$(dirname "$0")" && pwd)
+lab=${migrate%/migrate}
+
+main() {
+	case $#${2-} in
+	1 | 2short) ;;
+	*) echo "usage: lab/migrate/run.sh BASE [short]" >&2; exit 2 ;;
+	esac
+	kernel=${lab%/lab}/out/$1 before=${lab%/lab}/out/$1/before
+	logs=$kernel/migrate/log
+	export NETWORK
+	NETWORK=$(mktemp -d)
+	trap cleanup EXIT
+	if [[ ${2-} ]]; then
+		short
+	else
+		columns
+		others
+	fi
+}
+
+cleanup() {
+	[[ ! ${other-} ]] || kill "$other" 2>/dev/null || :
+	rm -rf "$NETWORK"
+}
+
+short() {
+	pair short "$kernel" migrate-1-short "$kernel" migrate-2
+	check short 2 agree exact
+	echo "migrate: the clock is the same function of the TSC after two trips"
+}
+
+columns() {
+	pair unpatched "$kernel" migrate-1-unpatched "$kernel" migrate-2-unpatched
+	check unpatched 10 agree moved
+	title unpatched 'QEMU' ''
+	pair patched "$kernel" migrate-1 "$kernel" migrate-2
+	check patched 10 agree exact
+	title patched 'QEMU with' 'the patches'
+	pair fallback "$kernel" migrate-1 "$before" migrate-2
+	check fallback 10 agree moved warned
+	title fallback 'the same, host 2' 'without the series'
+	"$migrate/table.sh" "$logs"/{unpatched,patched,fallback}
+}
+
+others() {
+	pair before "$before" migrate-1-unpatched-short "$before" migrate-2-unpatched
+	check before 2 agree moved
+	pair file "$kernel" migrate-1-save "$kernel" migrate-2 migrate-1-restore
+	check file 1 agree exact
+	refusals file 6
+	pair faults "$kernel" migrate-1-faults "$kernel" migrate-2
+	check faults 3 agree exact
+	pair leave "$kernel" migrate-1-leave "$kernel" migrate-2
+	check leave 3 warned
+	pair hv "$kernel" migrate-1-hv "$kernel" migrate-2
+	check hv 2 agree exact
+	references hv
+}
+
+# pair RUN KERNEL1 SCENARIO1 KERNEL2 SCENARIO2 [SCENARIO1]: host 2 is up before host 1
+# is switched on, so that their TSCs differ; with another scenario host 1 is booted
+# again. Both are told the same TSC rate.
+pair() {
+	local dir=$logs/$1 start=$SECONDS tsc_khz=${tsc_khz-}
+
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	echo "migrate: $1: booting two hosts"
+	"$lab/run.sh" "$4" "$5" "$dir/2" &
+	other=$!
+	until grep -qs '# run 1 hop' "$dir/2/console.log"; do
+		kill -0 "$other" 2>/dev/null || { wait "$other"; fail "$1"; }
+		sleep 0.2
+	done
+	export tsc_khz
+	[[ ! $(<"$dir/2/command") =~ tsc_early_khz=([0-9]+) ]] || tsc_khz=${BASH_REMATCH[1]}
+	"$lab/run.sh" "$2" "$3" "$dir/1" || fail "$1"
+	[[ ! ${6-} ]] || "$lab/run.sh" "$2" "$6" "$dir/1-again" || fail "$1"
+	wait "$other" || fail "$1"
+	other=
+	echo "migrate: $1: done, $((SECONDS - start)) s"
+}
+
+fail() {
+	echo "migrate: $1: FAIL: ${2-a host has failed}, logs are in $logs/$1"
+	exit 1
+}
+
+check() {
+	"$migrate/check.sh" "$logs/$1" "${@:2}"
+}
+
+# refusals RUN NUMBER: so many damaged files were not taken for a clock.
+refusals() {
+	(($(grep -c 'kvmclock: the saved function' "$logs/$1/lines") == $2)) ||
+		fail "$1" "QEMU did not say $2 times that the function is damaged"
+}
+
+# references RUN: the page of Hyper-V's clock is the same after each trip.
+references() {
+	(($(sed -n 's/^reference [0-9]* sequence [0-9]* //p' "$logs/$1/lines" | sort -u | wc -l) == 1)) ||
+		fail "$1" "the reference page of Hyper-V's clock has changed"
+}
+
+title() {
+	printf '%s\n' "${@:2}" >"$logs/$1/title"
+}
+
+main "$@"
