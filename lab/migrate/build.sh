@@ -22,7 +22,8 @@ main() {
 	base=$1 out=$root/out/$1
 	"$root/assembler/before.sh" "$base" guest
 	"$root/lab/build.sh" "$out/guest/linux" "$out/guest" "$base" "$migrate/guest.config"
-	inputs=$(fingerprint "$out/linux" "$migrate"/*.c "$migrate/build.sh"; cat "$root/out/qemu/inputs" "$out/guest/kernel.inputs")
+	inputs=$(fingerprint "$out/linux" "$migrate"/*.c "$migrate/build.sh" \
+		"$root/out/qemu/inputs" "$out/guest/kernel.inputs")
 	if up_to_date "$inputs" "$out/migrate.inputs"; then
 		echo "programs of migrate $base: up to date"
 		return

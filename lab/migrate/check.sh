@@ -9,17 +9,19 @@
 #
 #	agree	what the guest reads and the function in its page agree
 #	exact	the clock stayed the same function of the TSC, no reading contradicts
-#		that, and no timer was early
+#		that, no timer was early, and the guest's kernel does not complain
 #	moved	it did not
 #	warned	a QEMU said that it could not save or restore the function; else none may
 #
-# The guest's kernel may not complain, and no program may see the clock go back.
+# No program may see the clock go back.
 
 set -euo pipefail
 
-# What the guest's kernel says about a clock that it does not trust, or that jumped,
-# after it was booted: under emulation it sometimes takes a CPU for too slow then.
-complaints='clocksource: |[Tt]ime.*(jump|backward|went)|soft lockup|rcu.*stall|hrtimer: interrupt|TSC.*(unstable|warp)|Call Trace|BUG:|WARNING:'
+# What the guest's kernel says about a clock that it does not trust, or that jumped.
+complaints='clocksource: |[Tt]ime.*(jump|backward|went)|TSC.*(unstable|warp)'
+complaints+='|soft lockup|rcu.*stall|hrtimer: interrupt|Call Trace|BUG:|WARNING:'
+# Emulated CPUs are slow: one sometimes is, when the other one wants to compare clocks.
+slow='clocksource: Watchdog remote CPU [0-9]+ read timed out'
 
 main() {
 	local word warned=no
@@ -28,11 +30,10 @@ main() {
 	run=$1 trips=$2
 	cat "$run"/*/hop.log >"$run/lines"
 	check_measurements
-	check_complaints
 	for word in "${@:3}"; do
 		case $word in
 		agree) check_agreement ;;
-		exact) check_exact ;;
+		exact) check_exact; check_complaints ;;
 		moved) check_moved ;;
 		warned) warned=yes ;;
 		*) fail "'$word' is nothing to check" ;;
@@ -79,8 +80,10 @@ check_agreement() {
 check_complaints() {
 	local line
 
-	line=$(sed '/^\[/{1,/^guest ready/d}' "$run/lines" | grep -E -m 1 "^\[ *[0-9.]+\].*($complaints)") || return 0
-	fail "the guest complains: $line"
+	awk '/^guest ready/ { booted = 1 } booted' "$run/lines" | grep -vE "$slow" |
+		grep -E "^\[ *[0-9.]+\].*($complaints)" >"$run/bad" || :
+	line=$(head -n 1 "$run/bad")
+	[[ ! $line ]] || fail "the guest complains: $line"
 }
 
 check_exact() {
@@ -100,10 +103,13 @@ check_moved() {
 }
 
 check_warning() {
-	local found=no
+	local warning
 
-	! grep -q 'warning: kvmclock: ' "$run/lines" || found=yes
-	[[ $found == "$1" ]] || fail "QEMU $([[ $1 == yes ]] && echo 'does not warn' || echo "warns: $(grep -m 1 'warning: kvmclock: ' "$run/lines")")"
+	warning=$(grep -m 1 'warning: kvmclock: ' "$run/lines" || :)
+	case $1${warning:+ $warning} in
+	yes) fail "QEMU does not warn" ;;
+	'no '*) fail "QEMU warns: $warning" ;;
+	esac
 }
 
 main "$@"

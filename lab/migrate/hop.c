@@ -7,7 +7,8 @@
  *
  * A step is a command for a host, as 1:start or 2:measure:NAME:
  *
- *	hv		let QEMUs that are started from now on offer Hyper-V's clock
+ *	hv, off		let QEMUs that are started from now on offer Hyper-V's clock, or
+ *			not keep the function of the TSC
  *	start		start a QEMU and the guest
  *	incoming	start a QEMU that waits for the guest
  *	measure:NAME	let the guest say how its clock has moved
@@ -75,7 +76,7 @@ static struct lines console = { .fd = -1, .take = take_console };
 static struct lines control = { .fd = -1, .take = take_control };
 
 static int host;			/* 1 or 2 */
-static bool hv;
+static bool hv, off;
 static pid_t qemu, helper;
 
 /* What has been said since it was last asked for. */
@@ -207,14 +208,26 @@ become_qemu(int monitor, int serial, int file, const char *incoming)
 		"-cpu", hv ? "host,hv-time" : "host", "-smp", "2", "-m", "128M",
 		"-M", "microvm,x-option-roms=off,rtc=on,isa-serial=on",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-L", "/files", "-bios", "qboot.rom", "-kernel", "/files/guest-bzImage", "-initrd", "/files/guest.gz",
+		"-L", "/files", "-bios", "qboot.rom",
+		"-kernel", "/files/guest-bzImage", "-initrd", "/files/guest.gz",
 		"-append", hv ? "console=ttyS0 panic=-1 noxsave memmap=4K$0x7000000 -- hv" :
 				"console=ttyS0 panic=-1 noxsave",
 		"-chardev", "socket,id=monitor,fd=100", "-mon", "chardev=monitor,mode=control",
 		"-chardev", "socket,id=serial,fd=101", "-serial", "chardev:serial",
-		"-trace", "kvmclock_*",
-		incoming ? "-incoming" : NULL, (char *)incoming, NULL
+		"-trace", "kvmclock_*", NULL, NULL, NULL, NULL, NULL
 	};
+	char **end = argv;
+
+	while (*end)
+		end++;
+	if (off) {
+		*end++ = "-global";
+		*end++ = "kvmclock.guest-clock=off";
+	}
+	if (incoming) {
+		*end++ = "-incoming";
+		*end++ = (char *)incoming;
+	}
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(monitor, 100);
@@ -266,22 +279,6 @@ static int end_qemu(void)
 	return result;
 }
 
-static void kill_qemu(void)
-{
-	kill(qemu, SIGKILL);
-	end_qemu();
-}
-
-static void quit(void)
-{
-	int result;
-
-	execute("{\"execute\": \"quit\"}\n");
-	result = end_qemu();
-	if (result)
-		die("QEMU ended with status %#x", result);
-}
-
 static void wait_for_end(const char *wanted)
 {
 	pump_until(&ended);
@@ -297,42 +294,6 @@ static void begin_migration(long bytes_a_second)
 		"{\"max-bandwidth\": %ld}}\n", bytes_a_second);
 	execute("{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"tcp:" ADDRESS ":%d\"}}\n",
 		3 - host, QEMU_PORT);
-}
-
-static void migrate(void)
-{
-	char *downtime;
-
-	begin_migration(1L << 40);
-	wait_for_end("completed");
-	execute("{\"execute\": \"query-migrate\"}\n");
-	downtime = strstr(reply, "\"downtime\": ");
-	printf("downtime %d\n", downtime ? atoi(downtime + 12) : -1);
-	quit();
-}
-
-static void measure(const char *name)
-{
-	snprintf(expected, sizeof(expected), "measured %s ", name);
-	answered = false;
-	dprintf(console.fd, "measure %s\n", name);
-	pump_until(&answered);
-}
-
-static void wait_for_refusal(void)
-{
-	int result;
-
-	start_qemu("fd:102", BROKEN);
-	dprintf(qmp.fd, "{\"execute\": \"qmp_capabilities\"}\n");
-	while (!resumed && read_lines(&qmp))
-		;
-	if (resumed)
-		die("QEMU runs the guest");
-	result = end_qemu();
-	if (!WIFEXITED(result) || WEXITSTATUS(result) != 1)
-		die("QEMU ended with status %#x", result);
-	printf("refused\n");
 }
 
 /* --- files and the network ------------------------------------------------------ */
@@ -437,24 +398,6 @@ static void serve_file(int port, bool take)
 	close(listener);
 }
 
-static void wait_for_helper(void)
-{
-	int result;
-
-	waitpid(helper, &result, 0);
-	if (result)
-		die("the file was not sent");
-}
-
-static void fetch(void)
-{
-	int from = connect_to(2, FILE_PORT), to = create(STREAM);
-
-	copy(from, to);
-	close(from);
-	close(to);
-}
-
 /* After the name come four bytes of a version, and the fields. */
 static void damage(bool cut, long where)
 {
@@ -479,7 +422,174 @@ static void damage(bool cut, long where)
 	free(text);
 }
 
-static void switch_clocksource(const char *name)
+/* --- commands -------------------------------------------------------------------- */
+
+static void do_hv(const char *unused)
+{
+	(void)unused;
+	hv = true;
+}
+
+static void do_off(const char *unused)
+{
+	(void)unused;
+	off = true;
+}
+
+static void do_start(const char *unused)
+{
+	(void)unused;
+	start_qemu(NULL, NULL);
+	set_up_monitor();
+	pump_until(&ready);
+}
+
+static void do_incoming(const char *unused)
+{
+	(void)unused;
+	start_qemu("defer", NULL);
+	set_up_monitor();
+	execute("{\"execute\": \"migrate-incoming\", \"arguments\": "
+		"{\"uri\": \"tcp:" ADDRESS ":%d\"}}\n", host, QEMU_PORT);
+}
+
+static void do_migrate(const char *unused)
+{
+	char *downtime;
+
+	(void)unused;
+	begin_migration(1L << 40);
+	wait_for_end("completed");
+	execute("{\"execute\": \"query-migrate\"}\n");
+	downtime = strstr(reply, "\"downtime\": ");
+	printf("downtime %d\n", downtime ? atoi(downtime + 12) : -1);
+	execute("{\"execute\": \"quit\"}\n");
+	if (end_qemu())
+		die("QEMU failed in the end");
+}
+
+static void do_arrived(const char *unused)
+{
+	(void)unused;
+	pump_until(&resumed);
+}
+
+static void do_begin(const char *unused)
+{
+	(void)unused;
+	begin_migration(100000);
+	pump_until(&active);
+}
+
+static void do_cancel(const char *unused)
+{
+	(void)unused;
+	execute("{\"execute\": \"migrate_cancel\"}\n");
+	wait_for_end("cancelled");
+}
+
+static void do_failed(const char *unused)
+{
+	(void)unused;
+	wait_for_end("failed");
+}
+
+static void do_kill(const char *unused)
+{
+	(void)unused;
+	kill(qemu, SIGKILL);
+	end_qemu();
+}
+
+static void do_measure(const char *name)
+{
+	snprintf(expected, sizeof(expected), "measured %s ", name);
+	answered = false;
+	dprintf(console.fd, "measure %s\n", name);
+	pump_until(&answered);
+}
+
+static void do_unplug(const char *unused)
+{
+	(void)unused;
+	plug(false);
+}
+
+static void do_plug(const char *unused)
+{
+	(void)unused;
+	plug(true);
+}
+
+static void do_take(const char *unused)
+{
+	(void)unused;
+	serve_file(QEMU_PORT, true);
+}
+
+static void do_taken(const char *unused)
+{
+	int result;
+
+	(void)unused;
+	waitpid(helper, &result, 0);
+	if (result)
+		die("the file did not come");
+}
+
+static void do_hand(const char *unused)
+{
+	(void)unused;
+	serve_file(FILE_PORT, false);
+}
+
+static void do_fetch(const char *unused)
+{
+	int from = connect_to(2, FILE_PORT), to = create(STREAM);
+
+	(void)unused;
+	copy(from, to);
+	close(from);
+	close(to);
+}
+
+static void do_restore(const char *unused)
+{
+	(void)unused;
+	start_qemu("fd:102", STREAM);
+	set_up_monitor();
+	pump_until(&resumed);
+}
+
+static void do_cut(const char *where)
+{
+	damage(true, atol(where));
+}
+
+static void do_spoil(const char *where)
+{
+	damage(false, atol(where));
+}
+
+/* No answer is waited for, as QEMU may have ended before. */
+static void do_refused(const char *unused)
+{
+	int result;
+
+	(void)unused;
+	start_qemu("fd:102", BROKEN);
+	dprintf(qmp.fd, "{\"execute\": \"qmp_capabilities\"}\n");
+	while (!resumed && read_lines(&qmp))
+		;
+	if (resumed)
+		die("QEMU runs the guest");
+	result = end_qemu();
+	if (!WIFEXITED(result) || WEXITSTATUS(result) != 1)
+		die("QEMU ended with status %#x", result);
+	printf("refused\n");
+}
+
+static void do_clocksource(const char *name)
 {
 	int fd = open(CLOCKSOURCE, O_WRONLY | O_CLOEXEC);
 
@@ -488,7 +598,18 @@ static void switch_clocksource(const char *name)
 	close(fd);
 }
 
-/* --- commands -------------------------------------------------------------------- */
+static const struct {
+	const char *name;
+	void (*obey)(const char *argument);
+} commands[] = {
+	{ "hv", do_hv }, { "off", do_off }, { "start", do_start }, { "incoming", do_incoming },
+	{ "measure", do_measure }, { "migrate", do_migrate }, { "arrived", do_arrived },
+	{ "begin", do_begin }, { "cancel", do_cancel }, { "failed", do_failed },
+	{ "kill", do_kill }, { "unplug", do_unplug }, { "plug", do_plug },
+	{ "take", do_take }, { "taken", do_taken }, { "hand", do_hand }, { "fetch", do_fetch },
+	{ "restore", do_restore }, { "cut", do_cut }, { "spoil", do_spoil },
+	{ "refused", do_refused }, { "clocksource", do_clocksource },
+};
 
 static void obey(char *what)
 {
@@ -496,57 +617,16 @@ static void obey(char *what)
 
 	if (argument)
 		*argument++ = '\0';
-	printf("host %d: %s %s\n", host, what, argument ? argument : "");
-	if (!strcmp(what, "hv")) {
-		hv = true;
-	} else if (!strcmp(what, "start")) {
-		start_qemu(NULL, NULL);
-		set_up_monitor();
-		pump_until(&ready);
-	} else if (!strcmp(what, "incoming")) {
-		start_qemu("defer", NULL);
-		set_up_monitor();
-		execute("{\"execute\": \"migrate-incoming\", \"arguments\": "
-			"{\"uri\": \"tcp:" ADDRESS ":%d\"}}\n", host, QEMU_PORT);
-	} else if (!strcmp(what, "measure")) {
-		measure(argument);
-	} else if (!strcmp(what, "migrate")) {
-		migrate();
-	} else if (!strcmp(what, "arrived")) {
-		pump_until(&resumed);
-	} else if (!strcmp(what, "begin")) {
-		begin_migration(100000);
-		pump_until(&active);
-	} else if (!strcmp(what, "cancel")) {
-		execute("{\"execute\": \"migrate_cancel\"}\n");
-		wait_for_end("cancelled");
-	} else if (!strcmp(what, "failed")) {
-		wait_for_end("failed");
-	} else if (!strcmp(what, "kill")) {
-		kill_qemu();
-	} else if (!strcmp(what, "unplug") || !strcmp(what, "plug")) {
-		plug(*what == 'p');
-	} else if (!strcmp(what, "take")) {
-		serve_file(QEMU_PORT, true);
-	} else if (!strcmp(what, "taken")) {
-		wait_for_helper();
-	} else if (!strcmp(what, "hand")) {
-		serve_file(FILE_PORT, false);
-	} else if (!strcmp(what, "fetch")) {
-		fetch();
-	} else if (!strcmp(what, "restore")) {
-		start_qemu("fd:102", STREAM);
-		set_up_monitor();
-		pump_until(&resumed);
-	} else if (!strcmp(what, "cut") || !strcmp(what, "spoil")) {
-		damage(*what == 'c', atol(argument));
-	} else if (!strcmp(what, "refused")) {
-		wait_for_refusal();
-	} else if (!strcmp(what, "clocksource")) {
-		switch_clocksource(argument);
-	} else {
-		die("'%s' is no command", what);
+	else
+		argument = "";
+	printf("host %d: %s %s\n", host, what, argument);
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		if (!strcmp(what, commands[i].name)) {
+			commands[i].obey(argument);
+			return;
+		}
 	}
+	die("'%s' is no command", what);
 }
 
 /* A host that does not answer has failed, and said why on its own console. */
@@ -591,7 +671,7 @@ static void lead(char **steps)
 			tell(**steps - '0', "%s", *steps + 2);
 	}
 	if (qemu)
-		kill_qemu();
+		do_kill("");
 	dprintf(control.fd, "%s\n", *steps ? "stay" : "end");
 }
 
@@ -619,7 +699,7 @@ static void follow(void)
 		dprintf(control.fd, "done\n");
 	}
 	if (qemu)
-		kill_qemu();
+		do_kill("");
 }
 
 int main(int argc, char **argv)

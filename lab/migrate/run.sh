@@ -60,6 +60,8 @@ columns() {
 others() {
 	pair before "$before" migrate-1-unpatched-short "$before" migrate-2-unpatched
 	check before 2 agree moved
+	pair mixed "$kernel" migrate-1-off "$kernel" migrate-2-unpatched
+	check mixed 2 agree moved
 	pair file "$kernel" migrate-1-save "$kernel" migrate-2 migrate-1-restore
 	check file 1 agree exact
 	refusals file 6
