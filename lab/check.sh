@@ -67,6 +67,14 @@ check_base() {
 	step "$base clock selftests" check_clock_selftests "$base" clock-selftests
 	step "$base clock selftests, Intel" check_clock_selftests "$base" clock-selftests-intel
 	step "$base demo" lab/demo/run.sh "$base"
+	[[ $base != 6.12 ]] || check_migration "$base"
+}
+
+# A guest that moves there and back. Once, as QEMU and what it needs take a while.
+check_migration() {
+	step QEMU integrations/qemu/build.sh || return
+	step "programs of migrate" lab/migrate/build.sh "$1" || return
+	step migration lab/migrate/run.sh "$1" short
 }
 
 # On the base whose source can always be had: guest_clock.h is the same for all.
@@ -152,7 +160,7 @@ show_failures() {
 # --- what is checked --------------------------------------------------------
 
 check_scripts() {
-	shellcheck -x .ci/run assembler/*.sh lab/*.sh lab/*/*.sh &&
+	shellcheck -x .ci/run assembler/*.sh integrations/*/*.sh lab/*.sh lab/*/*.sh &&
 		gcc -std=gnu11 -Wall -Wextra -Werror -fsyntax-only lab/init.c lab/faults/*.c &&
 		clang -std=gnu11 -Wall -Wextra -Werror -fsyntax-only lab/init.c lab/faults/*.c
 }

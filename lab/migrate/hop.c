@@ -10,8 +10,10 @@
  *	hv, off		let QEMUs that are started from now on offer Hyper-V's clock, or
  *			not keep the function of the TSC
  *	start		start a QEMU and the guest
+ *	ready		wait until the guest is up
  *	incoming	start a QEMU that waits for the guest
  *	measure:NAME	let the guest say how its clock has moved
+ *	pause		stop the guest and let it go on
  *	migrate		migrate the guest to the other host, and end its QEMU
  *	arrived		wait until it runs here
  *	begin		migrate it, but so slowly that it does not end
@@ -441,7 +443,20 @@ static void do_start(const char *unused)
 	(void)unused;
 	start_qemu(NULL, NULL);
 	set_up_monitor();
+}
+
+static void do_ready(const char *unused)
+{
+	(void)unused;
 	pump_until(&ready);
+}
+
+/* For as long as that takes; the guest must not notice. */
+static void do_pause(const char *unused)
+{
+	(void)unused;
+	execute("{\"execute\": \"stop\"}\n");
+	execute("{\"execute\": \"cont\"}\n");
 }
 
 static void do_incoming(const char *unused)
@@ -602,9 +617,9 @@ static const struct {
 	const char *name;
 	void (*obey)(const char *argument);
 } commands[] = {
-	{ "hv", do_hv }, { "off", do_off }, { "start", do_start }, { "incoming", do_incoming },
-	{ "measure", do_measure }, { "migrate", do_migrate }, { "arrived", do_arrived },
-	{ "begin", do_begin }, { "cancel", do_cancel }, { "failed", do_failed },
+	{ "hv", do_hv }, { "off", do_off }, { "start", do_start }, { "ready", do_ready },
+	{ "incoming", do_incoming }, { "measure", do_measure }, { "pause", do_pause },
+	{ "migrate", do_migrate }, { "arrived", do_arrived }, { "begin", do_begin }, { "cancel", do_cancel }, { "failed", do_failed },
 	{ "kill", do_kill }, { "unplug", do_unplug }, { "plug", do_plug },
 	{ "take", do_take }, { "taken", do_taken }, { "hand", do_hand }, { "fetch", do_fetch },
 	{ "restore", do_restore }, { "cut", do_cut }, { "spoil", do_spoil },

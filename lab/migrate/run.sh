@@ -66,7 +66,9 @@ others() {
 	check file 1 agree exact
 	refusals file 6
 	pair faults "$kernel" migrate-1-faults "$kernel" migrate-2
-	check faults 3 agree exact
+	check faults 4 agree exact
+	pair young "$kernel" migrate-1-young "$kernel" migrate-2
+	check young 1 agree exact
 	pair leave "$kernel" migrate-1-leave "$kernel" migrate-2
 	check leave 3 warned
 	pair hv "$kernel" migrate-1-hv "$kernel" migrate-2
