@@ -270,7 +270,7 @@ cleanup() {
 }
 
 fill_stage() {
-	local name program
+	local name program from
 
 	mkdir "$stage/bin" "$stage/modules"
 	strip -o "$stage/init" "$out/init"
@@ -282,7 +282,10 @@ fill_stage() {
 		program=$(find_program "$name")
 		strip -o "$stage/bin/$name" "$program"
 	done
-	[[ ! $files ]] || cp -rL "$(find_files)" "$stage/files"
+	if [[ $files ]]; then
+		from=$(find_files)
+		cp -rL "$from" "$stage/files"
+	fi
 	printf '%s\n' "${for_init[@]}" >"$stage/scenario"
 }
 

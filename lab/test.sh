@@ -93,6 +93,10 @@ run_all() {
 		"$lab/run.sh" "$kerneldir" fault-missing
 	in_turn expect 'fault word' 2 "lab: .*/fault-word: 'jump' is not a word of scenarios" \
 		"$lab/run.sh" "$kerneldir" fault-word
+	in_turn expect 'fault files' 2 "lab: fault-files: no no/such/directory in .*" \
+		"$lab/run.sh" "$kerneldir" fault-files
+	in_turn expect 'network without a directory' 2 "lab: .*/migrate-2: NETWORK has to name a directory" \
+		env -u NETWORK "$lab/run.sh" "$kerneldir" migrate-2
 	in_turn expect 'unknown ACCEL' 2 'lab: ACCEL=abacus: only kvm, tcg and bochs are known' \
 		env ACCEL=abacus "$lab/run.sh" "$kerneldir" fault-fail
 	test_needs
