@@ -47,13 +47,13 @@ short() {
 columns() {
 	pair unpatched "$kernel" migrate-1-unpatched "$kernel" migrate-2-unpatched
 	check unpatched 10 agree moved
-	title unpatched 'QEMU' ''
+	title unpatched QEMU ''
 	pair patched "$kernel" migrate-1 "$kernel" migrate-2
 	check patched 10 agree exact
-	title patched 'QEMU with' 'the patches'
+	title patched with patches
 	pair fallback "$kernel" migrate-1 "$before" migrate-2
 	check fallback 10 agree moved warned
-	title fallback 'the same, host 2' 'without the series'
+	title fallback 'no series' 'on host 2'
 	"$migrate/table.sh" "$logs"/{unpatched,patched,fallback}
 }
 

@@ -29,14 +29,14 @@ main() {
 	echo "A Linux guest with kvm-clock and 2 vCPUs, $(trips "$1") live migrations between two"
 	echo "emulated hosts. By the guest's own measurement, but for the downtime."
 	echo
-	printf '%-40s' ''
-	for run; do printf '%20s' "$(sed -n 1p "$run/title")"; done
-	printf '\n%-40s' ''
-	for run; do printf '%20s' "$(sed -n 2p "$run/title")"; done
+	printf '%-43s' ''
+	for run; do printf '%12s' "$(sed -n 1p "$run/title")"; done
+	printf '\n%-43s' ''
+	for run; do printf '%12s' "$(sed -n 2p "$run/title")"; done
 	echo
 	for ((i = 0; i < ${#rows[@]}; i += 4)); do
-		printf '%-36s%4s' "${rows[i]}" "${rows[i + 1]}"
-		for run; do printf '%20s' "$(cell "$run" "${rows[@]:i + 2:2}")"; done
+		printf '%-36s%7s' "${rows[i]}" "${rows[i + 1]}"
+		for run; do printf '%12s' "$(cell "$run" "${rows[@]:i + 2:2}")"; done
 		echo
 	done
 	echo
