@@ -8,8 +8,9 @@
 # RUN is a directory with 1 and 2, the logs of the two hosts. With each WORD:
 #
 #	agree	what the guest reads and the function in its page agree
-#	exact	the clock stayed the same function of the TSC, no reading contradicts
-#		that, no timer was early, and the guest's kernel does not complain
+#	exact	the clock stayed the same function of the TSC, for the guest and for the
+#		hosts, no reading contradicts that, no timer was early, and the guest's
+#		kernel does not complain
 #	moved	it did not
 #	warned	a QEMU said that it could not save or restore the function; else none may
 #
@@ -33,7 +34,7 @@ main() {
 	for word in "${@:3}"; do
 		case $word in
 		agree) check_agreement ;;
-		exact) check_exact; check_complaints ;;
+		exact) check_exact; check_hosts; check_complaints ;;
 		moved) check_moved ;;
 		warned) warned=yes ;;
 		*) fail "'$word' is nothing to check" ;;
@@ -95,6 +96,14 @@ check_exact() {
 			print "after trip " $2 ": no PVCLOCK_TSC_STABLE_BIT"
 	}' "$run/lines" >"$run/bad"
 	none_bad
+}
+
+# What KVM_GET_CLOCK_GUEST said whenever a guest was stopped, on whichever host.
+check_hosts() {
+	local functions
+
+	functions=$(sed -n 's/^kvmclock_save .* function //p' "$run/lines" | sort -u | wc -l)
+	((functions == 1)) || fail "the hosts have seen $functions functions, not 1"
 }
 
 check_moved() {
