@@ -159,7 +159,10 @@ static void end_lines(struct lines *l)
 	l->used = 0;
 }
 
-/* Whatever is waited for, the guest's console and the monitor are read. */
+/*
+ * Whatever is waited for, the guest's console and the monitor are read. A QEMU may end
+ * while it is the other host's turn: that can be what its next command is about.
+ */
 static void pump_until(const bool *done)
 {
 	struct lines *all[] = { &qmp, &console, &control };
@@ -175,7 +178,7 @@ static void pump_until(const bool *done)
 			if (!fds[i].revents || read_lines(all[i]))
 				continue;
 			end_lines(all[i]);
-			if (all[i] == &qmp)
+			if (all[i] == &qmp && done != &commanded)
 				die("QEMU ended");
 			if (all[i] == &control)
 				return;
