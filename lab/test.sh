@@ -158,8 +158,12 @@ test_killed() {
 
 	"$lab/run.sh" "$kerneldir" fault-dead-kernel "$logdir" >/dev/null 2>&1 &
 	runner=$!
-	until grep -qs HARDLOCKUP "$logdir/console.log"; do sleep 0.1; done
-	kill -KILL "$runner"
+	until grep -qs HARDLOCKUP "$logdir/console.log"; do
+		kill -0 "$runner" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -KILL "$runner" 2>/dev/null ||
+		{ result 'not ok' "a runner ends before it can be killed${ACCEL:+ ($ACCEL)}"; return; }
 	wait "$runner" 2>/dev/null || :
 	while pgrep -f "$logdir/" >/dev/null && ((tries++ < 50)); do sleep 0.1; done
 	if pgrep -f "$logdir/" >/dev/null; then
