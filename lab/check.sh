@@ -35,14 +35,11 @@ main() {
 }
 
 check_base() {
-	local base=$1 status=0
+	local base=$1 source=(step)
 
-	make_source "$base" || status=$?
-	if ((status == 3)); then
-		skip_base "$base"
-		return
-	fi
-	((status == 0)) || return
+	# Debian's default suites have 6.12; a later kernel can be gone from there.
+	[[ $base == 6.12 ]] || source=(source_step LINUX)
+	"${source[@]}" "$base source" assembler/source.sh "$base" || return
 	step "$base tree" assembler/assemble.sh tree "$base" || return
 	step "$base round trip" check_round_trip "$base"
 	step "$base series" assembler/assemble.sh series "$base"
@@ -72,7 +69,7 @@ check_base() {
 
 # A guest that moves there and back. Once, as QEMU and what it needs take a while.
 check_migration() {
-	step QEMU integrations/qemu/build.sh || return
+	source_step QEMU QEMU integrations/qemu/build.sh || return
 	step "programs of migrate" lab/migrate/build.sh "$1" || return
 	step migration lab/migrate/run.sh "$1" short
 }
@@ -94,6 +91,7 @@ step() {
 	echo "== $name"
 	"$@" 2>&1 </dev/null | tee "$log" | sed -u 's/^/   /'
 	status=${PIPESTATUS[0]}
+	[[ $status != 3 || ! ${variable-} ]] || { skip "$name" "$log"; return 3; }
 	count "$name" "$log" "$status"
 	echo "   $name: $( ((status == 0)) && echo passed || echo FAILED), $((SECONDS - start)) s"
 	return "$status"
@@ -115,24 +113,20 @@ count() {
 	fi
 }
 
-# 6.12 is in Debian's default suites; a later kernel can be gone from there.
-make_source() {
-	local status
+# source_step VARIABLE NAME COMMAND...: a source that cannot be had, exit status 3, is
+# no failure.
+source_step() {
+	local variable=$1
 
-	echo "== $1 source"
-	assembler/source.sh "$1" 2>&1 </dev/null | tee "$logs/$1-source.log" | sed -u 's/^/   /'
-	status=${PIPESTATUS[0]}
-	[[ $status == 3 && $1 != 6.12 ]] && return 3
-	count "$1 source" "$logs/$1-source.log" "$status"
-	return "$status"
+	step "${@:2}"
 }
 
-skip_base() {
+skip() {
 	cat <<-E
 
 	   ************************************************************************
-	   SKIPPED: everything for kernel $1. Its source cannot be had from here:
-	   see $logs/$1-source.log. Give it with LINUX=dir-or-tarball.
+	   SKIPPED: $1, and all that needs it. The source cannot be had from here:
+	   see $2. Give it with $variable=dir-or-tarball.
 	   ************************************************************************
 
 	E

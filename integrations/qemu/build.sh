@@ -9,6 +9,8 @@
 # the firmware that a guest needs. The source is QEMU, else out/cache/qemu_*, the
 # source package of an earlier run, else Debian's, which the file base names. The
 # logs are in out/qemu/log.
+#
+# Exit status: 3 when the source cannot be had, 1 for every other failure.
 
 set -euo pipefail
 export LC_ALL=C
@@ -58,6 +60,11 @@ die() {
 	exit 1
 }
 
+cannot_be_had() {
+	echo "QEMU: $*" >&2
+	exit 3
+}
+
 # logged LOG COMMAND...
 logged() {
 	local log=$out/log/$1.log
@@ -75,15 +82,16 @@ value_of() {
 
 # The .dsc, which lists the other files, appears last.
 download() {
-	command -v apt-get >/dev/null || die "this is not Debian: give QEMU's source with QEMU=dir-or-tarball"
+	command -v apt-get >/dev/null ||
+		cannot_be_had "this is not Debian: give QEMU's source with QEMU=dir-or-tarball"
 	echo "QEMU: downloading Debian's source package (about 25 MB)"
 	rm -rf "$cache/qemu.tmp"
 	mkdir "$cache/qemu.tmp"
 	cd "$cache/qemu.tmp"
 	fetch_from deb-src "$(value_of package)" "$(value_of suite)" source --download-only \
 		>"$out/log/download.log" 2>&1 ||
-		die "Debian's source package cannot be had from here, see $out/log/download.log." \
-			"Give QEMU's source with QEMU=dir-or-tarball"
+		cannot_be_had "Debian's source package cannot be had from here, see" \
+			"$out/log/download.log. Give QEMU's source with QEMU=dir-or-tarball"
 	mv qemu_*.tar.* "$cache"
 	mv qemu_*.dsc "$cache"
 	cd "$root"
