@@ -1,99 +1,87 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The targets of this project. Each one says what it does in `make help`, needs
-# no other one first, and repeats nothing that is done.
+# What can be done here. Each target says what it does in `make help`, needs no other
+# one first, and repeats nothing that is done.
 
-BASE ?= 6.12
-SCENARIO ?= pvclock
-O := out/$(BASE)
+BASE ?= 7.3
+BASES := 7.3 6.12
+T ?=
 
-BASES := $(notdir $(patsubst %/base,%,$(wildcard patches/*/base)))
 ifeq ($(filter $(BASE),$(BASES)),)
 $(error BASE=$(BASE) is not known: use one of $(BASES))
 endif
 
-.PHONY: help demo bench check packages tree refresh series kernel before selftests programs \
-	arithmetic lab each qemu migrate
+.PHONY: help demo check smoke list bench migrate shell packages tree refresh mails modules before \
+	programs kernel kunit bisect
 
 help:
 	@echo 'make demo       measure what live update and migration do to a clock, with and'
-	@echo '                without the series, on kernels built and booted here; the plot'
-	@echo '                is out/demo/drift.svg'
-	@echo 'make check      all tests, on all bases'
-	@echo 'make qemu       QEMU without and with the patches in integrations/qemu, in out/qemu;'
-	@echo '                QEMU=dir-or-tarball gives its source'
+	@echo '                without the series; the plot is out/demo/drift.svg'
+	@echo 'make check      all checks, on all bases; T=NAME one of them, on BASE'
+	@echo 'make smoke      what to run before a commit'
+	@echo 'make list       the checks, and the scenarios that lab/run can boot'
+	@echo 'make migrate    migrate a guest between two emulated hosts, with and without the'
+	@echo '                patches for QEMU, and with what can go wrong'
 	@echo
 	@echo 'For BASE=$(subst $() ,|,$(BASES)) (now $(BASE)):'
-	@echo 'make tree       the kernel source with the series, as git tree $(O)/linux'
+	@echo 'make modules    Debian'"'"'s kernel with KVM'"'"'s modules of the series, and as distributed'
+	@echo 'make shell      boot that to a shell; GDB=1 waits for a debugger on port 1234'
+	@echo 'make bench      count the instructions of the ioctls and of KVM_RUN'
+	@echo 'make tree       the source with the series, as git tree out/$(BASE)/tree'
 	@echo 'make refresh    write the commits of that tree back to patches/ and the new files'
-	@echo 'make series     the series as mails with a cover letter, in $(O)/series;'
+	@echo 'make mails      the series as mails with a cover letter, in out/$(BASE)/mails;'
 	@echo '                SIGNOFF=1 adds your Signed-off-by'
-	@echo 'make kernel     $(O)/bzImage and $(O)/modules/*.ko from that tree'
-	@echo 'make before     the same without the series, in $(O)/before'
-	@echo 'make selftests  the KVM selftests for clocks, in $(O)/selftests'
-	@echo 'make programs   the programs of demo and bench, in $(O)/programs'
-	@echo 'make arithmetic check guest_clock.h against exact integers, fuzz it for a minute, and'
-	@echo '                break it to test the checks; SEED=number repeats the random cases'
-	@echo 'make lab        build what changed, boot it, run SCENARIO=$(SCENARIO); the others are'
-	@echo '                in lab/scenarios'
-	@echo 'make bench      count the instructions that the ioctls take, and that KVM_RUN takes'
-	@echo '                with and without the series'
-	@echo 'make migrate    migrate a guest between two emulated hosts, with and without these'
-	@echo '                patches, and with what can go wrong'
-	@echo 'make each       build and test after each patch of the series'
+	@echo 'make bisect     build KVM'"'"'s modules after each patch'
+	@echo 'make before     the modules without the series, built here, for bench'
+	@echo 'make programs   selftests, demo and bench, in out/$(BASE)/bin'
+	@echo 'make kernel     a kernel from the source, for debugging, in out/$(BASE)/debug'
+	@echo 'make kunit      the KUnit tests of the series, by the kernel'"'"'s kunit.py'
 	@echo
-	@echo 'LINUX=dir-or-tarball gives the kernel source, else it is a package of Debian.'
-	@echo 'ACCEL=kvm|tcg|bochs says what to boot kernels on, else the first of these that can.'
+	@echo 'LINUX=dir-or-tarball gives a kernel source for tree, kernel and kunit, QEMU= that of'
+	@echo 'QEMU; else they are packages of Debian. ACCEL=kvm|tcg|bochs says what to boot on, else'
+	@echo 'the first of these that can.'
 
-demo: kernel before programs
-	@lab/demo/run.sh $(BASE)
+demo: packages
+	@lab/vmm/demo.sh $(BASE)
 
-bench: kernel before programs
-	@lab/bench/run.sh $(BASE)
+check: packages
+	@lab/check $(if $(T),-c "$(T)" $(BASE),$(BASES))
 
-check:
-	@lab/check.sh $(BASES)
+smoke: packages
+	@lab/check -c "shellcheck mails pvclock" $(BASE)
 
-packages:
-	@assembler/packages.sh
+list:
+	@echo 'checks:'
+	@grep -HE '^# (Once|Each base|On request, each base): ' lab/checks/* | sed 's,^lab/checks/\([^:]*\):# ,\1 ,' | \
+		while read -r name text; do printf '  %-22s %s\n' "$$name" "$$text"; done
+	@echo 'scenarios:'
+	@sed -n 's/^\[\(.*\)\]$$/  \1/p' lab/boot/scenarios
 
-tree: packages
-	@assembler/source.sh $(BASE)
-	@assembler/assemble.sh tree $(BASE)
+bench: packages
+	@lab/build $(BASE) modules before programs
+	@lab/vmm/bench.sh $(BASE)
 
-refresh: packages
-	@assembler/assemble.sh refresh $(BASE)
-
-series: tree
-	@assembler/assemble.sh series $(BASE)
-
-kernel: tree
-	@lab/build.sh $(O)/linux $(O) $(BASE)
-
-before: tree
-	@assembler/before.sh $(BASE)
-	@lab/build.sh $(O)/before/linux $(O)/before $(BASE)
-
-selftests: tree
-	@lab/selftests.sh $(O)/linux $(O)
-
-programs: tree
-	@lab/demo/build.sh $(BASE)
-
-arithmetic: tree
-	@lab/arithmetic/property.sh $(BASE)
-	@lab/arithmetic/fuzz.sh $(BASE)
-	@lab/arithmetic/mutate.sh $(BASE)
-
-lab: kernel selftests programs
-	@lab/run.sh $(O) $(SCENARIO)
-
-each: kernel selftests
-	@lab/each.sh $(BASE)
-
-qemu: packages
-	@integrations/qemu/build.sh
-
-migrate: kernel before qemu
+migrate: packages
+	@lab/build $(BASE) modules programs qemu
 	@lab/migrate/build.sh $(BASE)
 	@lab/migrate/run.sh $(BASE)
+
+shell: packages
+	@lab/build $(BASE) modules programs
+	@lab/run -b $(BASE) shell
+
+packages:
+	@scripts/packages.sh
+
+tree modules before programs kernel: packages
+	@lab/build $(BASE) $@
+
+refresh mails: packages
+	@scripts/series.sh $@ $(BASE)
+
+kunit: packages
+	@lab/build $(BASE) tree
+	@lab/boot/kunit.sh $(BASE)
+
+bisect: packages
+	@lab/check -c bisect $(BASE)

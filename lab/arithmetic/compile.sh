@@ -14,18 +14,16 @@ die() {
 	exit 2
 }
 
-# prepare BASE: sets tree, and out, the directory for what is built.
+# prepare BASE: set tree, headers, and out, the directory for what is built.
 prepare() {
-	tree=$root/out/$1/linux out=$root/out/$1/arithmetic
-	[[ -f $tree/arch/x86/kvm/guest_clock.h ]] ||
-		die "out/$1/linux has no arch/x86/kvm/guest_clock.h: make tree BASE=$1"
+	tree=$root/out/$1/tree headers=$root/out/$1/headers/usr/include out=$root/out/$1/arithmetic
+	[[ -f $tree/arch/x86/kvm/guest_clock.h && -d $headers ]] ||
+		die "out/$1 has no source with the series, or no headers: make programs BASE=$1"
 	mkdir -p "$out"
-	make -s -C "$tree" headers >"$out/headers.log" 2>&1 ||
-		die "make headers failed: its output is in $out/headers.log"
 }
 
 # compile COMPILER [ARGUMENT...]
 compile() {
 	"$@" -std=gnu11 -Wall -Wextra -Werror -iquote "$tree/arch/x86/kvm" \
-		-I "$tree/tools/include" -isystem "$tree/usr/include"
+		-I "$tree/tools/include" -isystem "$headers"
 }

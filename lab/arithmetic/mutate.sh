@@ -6,7 +6,7 @@
 #
 #	lab/arithmetic/mutate.sh BASE
 #
-# The broken headers are left in out/BASE/arithmetic/mutants.
+# Prints TAP. The broken headers are left in out/BASE/arithmetic/mutants.
 
 set -euo pipefail
 
@@ -178,7 +178,7 @@ summary() {
 
 	passed=$(grep -c '^ok ' "$out/mutants/list" || :)
 	failed=$(grep -c '^not ok ' "$out/mutants/list" || :)
-	echo "$passed passed, $failed failed"
+	echo "1..$((passed + failed))"
 	((failed == 0 && passed == ${#mutants[@]} / 2))
 }
 

@@ -55,6 +55,9 @@
 #define FILE_PORT	4002
 #define STREAM		"/tmp/stream"
 #define BROKEN		"/tmp/broken"
+#define LOADER		"/files/ld-linux-x86-64.so.2"
+/* Each character of a console takes an emulated CPU long. */
+#define GUEST_CMDLINE	"console=ttyS0 quiet panic=-1 noxsave mitigations=off init_on_alloc=0 nokaslr"
 #define SUBSECTION	"kvmclock/guest_clock"
 #define CLOCKSOURCE	"/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
@@ -206,20 +209,22 @@ static void __attribute__((noreturn))
 become_qemu(int monitor, int serial, int file, const char *incoming)
 {
 	char *argv[] = {
+		LOADER, "--library-path", "/files",
 		"/files/qemu-system-x86_64", "-accel", "kvm",
-		"-cpu", hv ? "host,hv-time" : "host", "-smp", "2", "-m", "128M",
+		"-cpu", hv ? "host,hv-time" : "host", "-smp", "2", "-m", "192M",
 		"-M", "microvm,x-option-roms=off,rtc=on,isa-serial=on",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-L", "/files", "-bios", "qboot.rom",
 		"-kernel", "/files/guest-bzImage", "-initrd", "/files/guest.gz",
-		"-append", hv ? "console=ttyS0 panic=-1 noxsave memmap=4K$0x7000000 -- hv" :
-				"console=ttyS0 panic=-1 noxsave",
+		"-append", hv ? GUEST_CMDLINE " memmap=4K$0x7000000 -- hv" : GUEST_CMDLINE,
 		"-chardev", "socket,id=monitor,fd=100", "-mon", "chardev=monitor,mode=control",
 		"-chardev", "socket,id=serial,fd=101", "-serial", "chardev:serial",
 		"-trace", "kvmclock_*", NULL, NULL, NULL, NULL, NULL
 	};
-	char **end = argv;
+	char **begin = argv, **end = argv;
 
+	if (access(LOADER, X_OK))
+		begin += 3;	/* a static program */
 	while (*end)
 		end++;
 	if (off) {
@@ -236,8 +241,8 @@ become_qemu(int monitor, int serial, int file, const char *incoming)
 	dup2(serial, 101);
 	if (file >= 0)
 		dup2(file, 102);
-	execv(argv[0], argv);
-	printf("hop: cannot run %s: %m\n", argv[0]);
+	execv(begin[0], begin);
+	printf("hop: cannot run %s: %m\n", begin[0]);
 	_exit(127);
 }
 

@@ -1,0 +1,110 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Build a kernel from the source, for debugging: without JUMP_LABEL, so that QEMU can run
+# it with a thread for each CPU.
+#
+#	lab/boot/kernel.sh BASE
+#
+# Leaves out/BASE/debug/bzImage, config and modules/*.ko; the log is
+# out/BASE/debug/log/kernel.log. The configuration is lab/boot/kernel.config over
+# allnoconfig, followed by lab/boot/kernel-BASE.config where there is one.
+
+set -euo pipefail
+
+boot=$(cd "$(dirname "$0")" && pwd)
+root=${boot%/lab/boot}
+# shellcheck source=scripts/progress.sh
+. "$root/scripts/progress.sh"
+
+modules=(virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel})
+lab_modules=(crash tsc_unstable)
+all_files=1260		# that a build from nothing compiles, about
+
+main() {
+	(($# == 1)) || die "usage: lab/boot/kernel.sh BASE"
+	base=$1 name="kernel $1" out=$root/out/$1/debug tree=$root/out/$1/tree
+	build=$out/build
+	mkdir -p "$build" "$out/log"
+	inputs=$(fingerprint "$tree" "$boot"/kernel* "$boot"/modules/*)
+	if up_to_date "$inputs" "$out/kernel.inputs"; then
+		echo "$name: up to date"
+		return
+	fi
+	rm -f "$out/kernel.inputs"
+	set_environment
+	# make would take KVM's objects that modules.sh left in the tree.
+	git -C "$tree" clean -fdqX arch/x86/kvm virt
+	configure
+	run_step "$name" "$out/log/kernel.log" "$(files_to_compile)" build
+	install_results
+	echo "$inputs" >"$out/kernel.inputs"
+}
+
+die() {
+	echo "kernel: $*" >&2
+	exit 1
+}
+
+# Everything that would make two builds of the same source differ is pinned.
+# LOCALVERSION, though empty, keeps git's "+" out of the release.
+set_environment() {
+	export LOCALVERSION='' KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP=1970-01-01
+	export KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab
+	export CCACHE_DIR=$root/out/cache/ccache CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+	# By way of PATH, so that a make by hand in the tree compiles nothing anew.
+	[[ ! -d /usr/lib/ccache ]] || PATH=/usr/lib/ccache:$PATH
+}
+
+# .config is replaced only when it changes: make looks at its date.
+configure() {
+	local log=$out/log/config.log fragment=$out/fragment
+
+	cat "$boot/kernel.config" >"$fragment"
+	[[ ! -f $boot/kernel-$base.config ]] || cat "$boot/kernel-$base.config" >>"$fragment"
+	make -C "$tree" O="$build" KCONFIG_CONFIG=.config.new KCONFIG_ALLCONFIG="$fragment" allnoconfig \
+		>"$log" 2>&1 </dev/null || step_failed "configuration $base" "$log"
+	check_config "$fragment"
+	cmp -s "$build/.config.new" "$build/.config" || mv "$build/.config.new" "$build/.config"
+}
+
+check_config() {
+	local line option missing=()
+
+	while read -r line; do
+		option=${line#\# } option=${option%%[= ]*}
+		case $line in
+		CONFIG_*=*) grep -qxF "$line" "$build/.config.new" || missing+=("$line") ;;
+		'# CONFIG_'*' is not set') ! grep -q "^$option=" "$build/.config.new" || missing+=("$line") ;;
+		esac
+	done <"$1"
+	((${#missing[@]} == 0)) || {
+		printf 'kernel: asked for but not in the final .config: %s\n' "${missing[@]}" >&2
+		die "unknown in $base, or a dependency is not set"
+	}
+}
+
+# Unknown when the tree was built before: make alone knows what changed.
+files_to_compile() {
+	[[ -f $build/vmlinux ]] || echo "$all_files"
+}
+
+build() {
+	make -C "$tree" O="$build" -j"$(nproc)" bzImage modules || return
+	mkdir -p "$build/lab-modules"
+	cp -u "$boot"/modules/* "$build/lab-modules"
+	make -C "$tree" O="$build" M="$build/lab-modules" modules
+}
+
+install_results() {
+	local module
+
+	mkdir -p "$out/modules"
+	install_file "$build/arch/x86/boot/bzImage" "$out/bzImage"
+	install_file "$build/.config" "$out/config"
+	for module in "${modules[@]}" "${lab_modules[@]/#/lab-modules/}"; do
+		install_file "$build/$module.ko" "$out/modules/${module##*/}.ko"
+	done
+}
+
+main "$@"
