@@ -16,6 +16,7 @@ log=$root/out/log/packages.log
 #   bc, bison, flex, libelf-dev, perl, python3: kernel build (libelf: objtool)
 #   bochs: emulates Intel's VMX and TSC scaling; bochsbios, isolinux, syslinux-common,
 #	vgabios, xorriso: it boots from a CD only
+#   busybox-static: make shell
 #   ccache: the patched and the unpatched kernel share most objects
 #   clang: the code is to be warning-free with both compilers; libFuzzer
 #   dpkg-dev, libfdt-dev, libglib2.0-dev, libpixman-1-dev, meson, ninja-build,
@@ -32,6 +33,7 @@ bc			bc
 bison			bison
 bochs			bochs
 bochsbios		/usr/share/bochs/BIOS-bochs-latest
+busybox-static		busybox
 ccache			ccache
 clang			clang
 cpio			cpio
