@@ -12,7 +12,7 @@ $(error BASE=$(BASE) is not known: use one of $(BASES))
 endif
 
 .PHONY: help demo check smoke list bench migrate shell packages tree refresh mails modules before \
-	programs kernel kunit bisect
+	programs kernel debug kunit bisect
 
 help:
 	@echo 'make demo       measure what live update and migration do to a clock, with and'
@@ -35,6 +35,8 @@ help:
 	@echo 'make before     the modules without the series, built here, for bench'
 	@echo 'make programs   selftests, demo and bench, in out/$(BASE)/bin'
 	@echo 'make kernel     a kernel from the source, for debugging, in out/$(BASE)/debug'
+	@echo 'make debug      the same with KASAN, UBSAN and lockdep in out/$(BASE)/kasan, and with'
+	@echo '                KCSAN in out/$(BASE)/kcsan'
 	@echo 'make kunit      the KUnit tests of the series, by the kernel'"'"'s kunit.py'
 	@echo
 	@echo 'LINUX=dir-or-tarball gives a kernel source for tree, kernel and kunit, QEMU= that of'
@@ -73,7 +75,7 @@ shell: packages
 packages:
 	@scripts/packages.sh
 
-tree modules before programs kernel: packages
+tree modules before programs kernel debug: packages
 	@lab/build $(BASE) $@
 
 refresh mails: packages

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-#include "cases.h"
+#include "checks.h"
 
 /*
- * C leaves open which operand is evaluated first, and so each draw here has a
- * statement of its own: a case is the same with every compiler.
+ * C leaves open which operand is evaluated first, so draw in statements: a case is
+ * the same with every compiler.
  */
 
 /* On both sides of @number, modulo 2^64. */
@@ -16,133 +16,85 @@ static u64 draw_number(void)
 {
 	switch (draw(2)) {
 	case 0:
-		return draw_near(0);
+		return draw_near(draw(1) ? 0 : 1ULL << 62);
 	case 1:
 		return draw_near(1ULL << draw(6));
 	case 2:
-		return draw_near(draw(1) ? 1ULL << 63 : 1ULL << 32);
+		return draw(62);
 	default:
 		return draw(64);
 	}
 }
 
+/* Normalized, with each number of zeros at the end. */
 static u32 draw_mul(void)
 {
-	u32 mul;
+	u32 mul = draw(32);
 
-	switch (draw(2)) {
-	case 0:
-		return draw_number();
-	case 1:		/* each number of zeros at the end */
-		mul = draw(32) | 1;
-		return mul << draw(5);
-	default:	/* as KVM has them */
-		return draw(31) | 1U << 31;
-	}
+	return (draw(1) ? mul : mul << draw(5)) | 1U << 31;
 }
 
-static s8 draw_shift(void)
-{
-	return draw(1) ? draw(6) % 63 - 31 : draw(3) - 4;
-}
-
-/* Not valid most of the time. */
+/* Flip a bit of pad0 or of what is from the top byte of the multiplier on. */
 static void spoil(struct pvclock_vcpu_time_info *clock)
 {
-	switch (draw(3)) {
-	case 0:
-		clock->tsc_to_system_mul = 0;
-		break;
-	case 1:
-		clock->tsc_shift = draw(1) ? 32 : -32;
-		break;
-	case 2:
-		clock->tsc_shift = draw(8);
-		break;
-	case 3:
-		clock->flags = draw(8);
-		break;
-	case 4:
-		clock->pad0 = draw(32);
-		break;
-	case 5:
-		clock->pad0 = 1U << draw(5);
-		break;
-	case 6:
-		clock->pad[0] = draw(8);
-		break;
-	default:
-		clock->pad[1] = draw(8);
-	}
-}
+	static const u8 bytes[] = { 4, 6, 7, 27, 28, 29, 30, 31 };
+	u8 byte = bytes[draw(3)];
 
-static void draw_rate(struct clock_case *c)
-{
-	c->mul = c->clock.tsc_to_system_mul;
-	c->shift = c->clock.tsc_shift;
-	switch (draw(3)) {
-	case 0:
-		c->mul += draw(3) - 4;
-		break;
-	case 1:
-		c->shift = draw_shift();
-		break;
-	case 2:
-		c->mul = draw_mul();
-		c->shift = draw_shift();
-		break;
-	}
-}
-
-u32 rate_of(const struct pvclock_vcpu_time_info *clock)
-{
-	unsigned __int128 khz = 1000000;
-
-	if (!clock->tsc_to_system_mul || clock->tsc_shift < -31 || clock->tsc_shift > 31)
-		return 0;
-	khz = (khz << (32 - clock->tsc_shift)) / clock->tsc_to_system_mul;
-	return khz > UINT32_MAX ? UINT32_MAX : khz;
+	((u8 *)clock)[byte] ^= 1U << draw(3);
 }
 
 static void draw_bounds(struct clock_case *c)
 {
-	u32 khz = rate_of(&c->clock), host_khz, tolerance;
+	u64 khz = oracle_khz(&c->clock);
+	u32 tolerance = khz / 4000;
 
+	c->min_khz = 0;
+	c->max_khz = UINT32_MAX;
 	switch (draw(2)) {
 	case 0:		/* at the rate, or next to it */
 		c->min_khz = khz + draw(2) - 2;
 		c->max_khz = khz + draw(2) - 1;
 		break;
-	case 1:		/* as KVM has them: 250 ppm to both sides of another rate */
-		tolerance = khz / 4000;
-		host_khz = draw_near(draw(1) ? khz + tolerance : khz - tolerance);
-		c->min_khz = host_khz - tolerance;
-		c->max_khz = host_khz + tolerance;
+	case 1:		/* 250 ppm to both sides of another rate */
+		khz = draw_near(draw(1) ? khz + tolerance : khz - tolerance);
+		c->min_khz = khz - tolerance;
+		c->max_khz = khz + tolerance;
 		break;
-	case 2:
-		c->min_khz = 0;
-		c->max_khz = UINT32_MAX;
-		break;
-	default:
-		c->min_khz = draw(32);
-		c->max_khz = draw(32);
 	}
 }
 
-struct clock_case draw_case(void)
+/* Host and guest have 25 MHz to 5 GHz, and most ratios are no number of kHz. */
+static void draw_scaled_tsc(struct clock_case *c)
 {
-	struct clock_case c = { .tsc = draw_number() };
+	struct scaled_tsc *tsc = &c->scaled;
+	u64 guest_hz = 25000000 + draw(33) % 4975000000;
 
-	c.other_tsc = draw(64);
-	c.clock.version = draw(32);
-	c.clock.tsc_timestamp = c.tsc - draw_number();
-	c.clock.system_time = draw_number();
-	c.clock.tsc_to_system_mul = draw_mul();
-	c.clock.tsc_shift = draw_shift();
-	c.clock.flags = draw(1);
-	draw_rate(&c);
-	draw_bounds(&c);
-	if (draw(4) == 1)
-		spoil(&c.clock);
-	return c;
+	tsc->host_khz = 25000 + draw(23) % 4975001;
+	tsc->frac_bits = draw(1) ? 32 : 48;
+	tsc->ratio = 1ULL << tsc->frac_bits;
+	if (draw(2))
+		tsc->ratio = ((unsigned __int128)guest_hz << tsc->frac_bits) /
+			     (tsc->host_khz * 1000ULL);
+	if (!draw(4))	/* the bits that rounding drops */
+		tsc->host_khz = 5000000 - draw(10);
+
+	/* The shift that the clocksource gets from its rate is 24. */
+	c->raw_shift = 23 + draw(2) % 3;
+	c->raw_mult = (1000000ULL << c->raw_shift) / tsc->host_khz + draw(1);
+}
+
+void draw_case(struct clock_case *c)
+{
+	*c = (struct clock_case) { .tsc = draw_number() };
+	c->other = draw_number();
+	c->clock.version = draw(32);
+	c->clock.tsc_timestamp = c->tsc - draw_number();
+	c->clock.system_time = draw_number();
+	c->clock.tsc_to_system_mul = draw_mul();
+	c->clock.tsc_shift = draw(1) ? (int)(draw(6) % 63) - 31 : (int)draw(4) - 12;
+	c->clock.flags = draw(1);
+	draw_bounds(c);
+	draw_scaled_tsc(c);
+	if (!draw(3))
+		spoil(&c->clock);
 }

@@ -1,73 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <linux/kernel.h>	/* max() */
+
 #include <stdio.h>
 #include <string.h>
 
 #include "checks.h"
-
-typedef unsigned __int128 __u128;	/* linux/types.h of tools has none in 6.12 */
 #include "guest_clock.h"
 
-#define OLDEST_DISTANCE		((1ULL << 63) + 1)	/* 2^63 - 1 ago, modulo 2^64 */
+/* Everything that is counted, and has to have happened in the end. */
+#define COUNTS(X)								\
+	X(VALID, "check: valid")						\
+	X(READ, "check: read")							\
+	X(HAS_RATE, "check: has-rate")						\
+	X(RESTORE, "check: restore")						\
+	X(AHEAD_STAYS, "check: reference ahead stays")				\
+	X(SAME_FUNCTION, "check: same function")				\
+	X(OTHER_FIELDS, "check: other fields stay")				\
+	X(YOUNG, "check: reference younger than a period")			\
+	X(IDEMPOTENT, "check: idempotent, also by a later TSC")			\
+	X(SCALE, "check: scale within 1 ns/s")					\
+	X(SCALE_FITS, "check: scale is valid and has the TSC's rate")		\
+	X(RAW_SCALE, "check: raw scale not faster, at most 2 ppb slower")	\
+	X(OUTCOMES, "outcome: mul")						\
+	X(IS_BAD_SHIFT, "outcome: shift")					\
+	X(IS_BAD_FLAGS, "outcome: flags")					\
+	X(IS_BAD_PADDING, "outcome: padding")					\
+	X(IS_TOO_SLOW, "outcome: rate too low")					\
+	X(IS_TOO_FAST, "outcome: rate too high")				\
+	X(IS_AHEAD, "outcome: reference ahead")					\
+	X(IS_TOO_OLD, "outcome: reference too old")				\
+	X(IS_OVERFLOW, "outcome: shifted distance overflows")			\
+	X(IS_TOO_LATE, "outcome: value 2^63 or more")				\
+	X(IS_RESTORED, "outcome: restored")					\
+	X(SUB_CYCLE, "edge: a period of one cycle")				\
+	X(LONGEST, "edge: a period of 2^63 cycles")				\
+	X(AT_MIN, "edge: rate the least")					\
+	X(BELOW_MIN, "edge: rate 1 kHz below the least")			\
+	X(AT_MAX, "edge: rate the greatest")					\
+	X(ABOVE_MAX, "edge: rate 1 kHz above the greatest")			\
+	X(AT_TSC, "edge: reference at the TSC")					\
+	X(ONE_AHEAD, "edge: reference 1 ahead")					\
+	X(OLDEST, "edge: reference 2^62 ago")					\
+	X(OLDER, "edge: reference 2^62 + 1 ago")				\
+	X(WRAPPED, "edge: reference ago and still the larger number")
 
-static const char *const check_names[NR_CHECKS] = {
-	[VALID]			= "valid",
-	[READ]			= "read",
-	[HAS_RATE]		= "has-rate",
-	[SET_RATE]		= "set-rate",
-	[CONTINUOUS]		= "continuous",
-	[PERIODIC]		= "periodic",
-	[RESULT]		= "restore-result",
-	[ERROR_KEEPS]		= "error-keeps-every-byte",
-	[EQUAL_RATE_KEEPS]	= "equal-rate-keeps-every-byte",
-	[SAME_FUNCTION]		= "equal-rate-same-function",
-	[OTHER_RATE]		= "other-rate",
-};
+#define ENUMERATOR(name, text)	name,
+#define TEXT(name, text)	text,
 
-static const char *const outcome_names[NR_OUTCOMES] = {
-	[BAD_MUL]		= "not valid: mul",
-	[BAD_SHIFT]		= "not valid: shift",
-	[BAD_FLAGS]		= "not valid: flags",
-	[BAD_PADDING]		= "not valid: padding",
-	[AHEAD]			= "out of range: reference ahead",
-	[TOO_SLOW]		= "out of range: rate too low",
-	[TOO_FAST]		= "out of range: rate too high",
-	[KEPT]			= "restored: kept",
-	[RATE_CHANGED]		= "restored: at another rate",
-};
+enum count { COUNTS(ENUMERATOR) NR_COUNTS };
 
-static const char *const edge_names[NR_EDGES] = {
-	[RATE_BELOW_MIN]	= "rate 1 kHz below the least",
-	[RATE_AT_MIN]		= "rate the least",
-	[RATE_AT_MAX]		= "rate the greatest",
-	[RATE_ABOVE_MAX]	= "rate 1 kHz above the greatest",
-	[AT_THE_TSC]		= "reference at the TSC",
-	[ONE_AHEAD]		= "reference 1 ahead",
-	[OLDEST]		= "reference 2^63 - 1 ago",
-	[FARTHEST_AHEAD]	= "reference 2^63 ahead",
-	[WRAPPED]		= "reference ago and still the larger number",
-};
+static const char *const texts[] = { COUNTS(TEXT) };
+static u64 counts[NR_COUNTS];
 
-static void print_case(const struct clock_case *c)
+static bool expect(enum count check, bool ok)
 {
-	const struct pvclock_vcpu_time_info *clock = &c->clock;
-
-	printf("  clock: version %#x pad0 %#x tsc_timestamp %#llx system_time %#llx\n"
-	       "         mul %#x shift %d flags %#x pad %#x %#x\n"
-	       "  tsc %#llx (also read at %#llx) mul %#x shift %d from %u to %u kHz\n",
-	       clock->version, clock->pad0, (unsigned long long)clock->tsc_timestamp,
-	       (unsigned long long)clock->system_time, clock->tsc_to_system_mul,
-	       clock->tsc_shift, clock->flags, clock->pad[0], clock->pad[1],
-	       (unsigned long long)c->tsc, (unsigned long long)c->other_tsc, c->mul, c->shift,
-	       c->min_khz, c->max_khz);
-}
-
-static bool expect(enum check check, bool ok, const struct clock_case *c, struct tally *tally)
-{
-	tally->checks[check]++;
-	if (!ok) {
-		printf("FAIL: %s\n", check_names[check]);
-		print_case(c);
-	}
+	counts[check]++;
+	if (!ok)
+		printf("FAIL: %s\n", texts[check] + strlen("check: "));
 	return ok;
 }
 
@@ -76,147 +65,148 @@ static bool same(const struct pvclock_vcpu_time_info *a, const struct pvclock_vc
 	return !memcmp(a, b, sizeof(*a));
 }
 
-static bool check_read(const struct clock_case *c, struct tally *t)
+static struct pvclock_vcpu_time_info renew(const struct pvclock_vcpu_time_info *clock, u64 tsc)
 {
-	return expect(READ, guest_clock_read(&c->clock, c->tsc) ==
-			    oracle_read(&c->clock, c->tsc), c, t) &&
-	       expect(READ, guest_clock_read(&c->clock, c->other_tsc) ==
-			    oracle_read(&c->clock, c->other_tsc), c, t);
+	struct pvclock_vcpu_time_info renewed = *clock;
+
+	guest_clock_renew(&renewed, tsc);
+	return renewed;
 }
 
-static bool check_has_rate(const struct clock_case *c, struct tally *t)
+/* At @distance from the reference of @clock, before and after the one of @renewed. */
+static bool same_function(const struct pvclock_vcpu_time_info *clock,
+			  const struct pvclock_vcpu_time_info *renewed, u64 distance)
 {
-	u64 khz = oracle_rate(&c->clock);
+	u64 moved = renewed->tsc_timestamp - clock->tsc_timestamp;
 
-	return expect(HAS_RATE, guest_clock_has_rate(&c->clock, c->min_khz, c->max_khz) ==
-				(khz >= c->min_khz && khz <= c->max_khz), c, t);
+	return oracle_function(clock, distance, 0) == oracle_function(renewed, distance, moved);
 }
 
-/* What the clock becomes if it goes on at the TSC at the other rate. */
-static struct pvclock_vcpu_time_info other_rate(const struct clock_case *c)
-{
-	struct pvclock_vcpu_time_info clock = c->clock;
-
-	clock.system_time = oracle_read(&c->clock, c->tsc);
-	clock.tsc_timestamp = c->tsc;
-	clock.tsc_to_system_mul = c->mul;
-	clock.tsc_shift = c->shift;
-	return clock;
-}
-
-static bool check_set_rate(const struct clock_case *c, struct tally *t)
-{
-	struct pvclock_vcpu_time_info clock = c->clock, expected = other_rate(c);
-
-	guest_clock_set_rate(&clock, c->tsc, c->mul, c->shift);
-	return expect(CONTINUOUS, guest_clock_read(&clock, c->tsc) ==
-				  guest_clock_read(&c->clock, c->tsc), c, t) &&
-	       expect(SET_RATE, same(&clock, &expected), c, t);
-}
-
-/*
- * With z zeros at the end of mul, 2^(32 - z - shift) cycles are a whole number of
- * ns, mul / 2^z, and so nothing is rounded over them: the function repeats, that
- * much higher. If the exponent is negative a single cycle is a whole number, too.
- * This holds as long as the guest's shift loses nothing at the top, that is
- * below 2^(64 - shift) cycles.
- */
-static bool check_periodic(const struct clock_case *c, struct tally *t)
+static bool check_renew(const struct clock_case *c)
 {
 	const struct pvclock_vcpu_time_info *clock = &c->clock;
-	int shift = clock->tsc_shift;
-	int exponent = 32 - __builtin_ctz(clock->tsc_to_system_mul) - shift;
-	u64 period = exponent > 0 ? 1ULL << exponent : 1;
-	u64 ns = exponent > 0 ? clock->tsc_to_system_mul >> __builtin_ctz(clock->tsc_to_system_mul) :
-				(u64)clock->tsc_to_system_mul << shift >> 32;
-	u64 last = UINT64_MAX >> (shift > 0 ? shift : 0);
-	u64 tsc = clock->tsc_timestamp + (c->other_tsc & last & ~period);
+	struct pvclock_vcpu_time_info renewed = renew(clock, c->tsc), expected = *clock, again;
+	unsigned int period = oracle_period(clock);
+	u64 age = c->tsc - clock->tsc_timestamp, new_age = c->tsc - renewed.tsc_timestamp;
+	u64 later = c->tsc + c->other / 2;
 
-	return expect(PERIODIC, guest_clock_read(clock, tsc + period) ==
-				guest_clock_read(clock, tsc) + ns, c, t);
+	if (age >> 63)
+		return expect(AHEAD_STAYS, same(&renewed, clock));
+
+	counts[SUB_CYCLE] += period == 0;
+	counts[LONGEST] += period == 63;
+	expected.tsc_timestamp = renewed.tsc_timestamp;
+	expected.system_time = renewed.system_time;
+	if (!expect(OTHER_FIELDS, same(&renewed, &expected)) ||
+	    !expect(SAME_FUNCTION, same_function(clock, &renewed, c->other) &&
+				   same_function(clock, &renewed, age)) ||
+	    !expect(YOUNG, new_age <= age && !(new_age >> period)))
+		return false;
+
+	/* Renewed once or twice: two references of a function become the same. */
+	if ((age + c->other / 2) >> 63)
+		return true;
+
+	again = renew(&renewed, later);
+	renewed = renew(clock, later);
+	return expect(IDEMPOTENT, same(&again, &renewed));
 }
 
-static bool check_restore(const struct clock_case *c, enum outcome outcome, struct tally *t)
+static void count_edges(const struct clock_case *c)
 {
-	struct pvclock_vcpu_time_info clock = c->clock, expected;
-	int r = guest_clock_restore(&clock, c->tsc, c->mul, c->shift, c->min_khz, c->max_khz);
+	u64 khz = oracle_khz(&c->clock), age = c->tsc - c->clock.tsc_timestamp;
 
-	switch (outcome) {
-	case KEPT:
-		return expect(RESULT, r == 0, c, t) &&
-		       expect(SAME_FUNCTION, guest_clock_read(&clock, c->other_tsc) ==
-					     guest_clock_read(&c->clock, c->other_tsc), c, t) &&
-		       expect(EQUAL_RATE_KEEPS, same(&clock, &c->clock), c, t);
-	case RATE_CHANGED:
-		expected = other_rate(c);
-		return expect(RESULT, r == 0, c, t) &&
-		       expect(OTHER_RATE, same(&clock, &expected), c, t);
-	default:
-		return expect(RESULT, r == -ERANGE, c, t) &&
-		       expect(ERROR_KEEPS, same(&clock, &c->clock), c, t);
-	}
+	counts[AT_MIN] += khz == c->min_khz;
+	counts[BELOW_MIN] += khz + 1 == c->min_khz;
+	counts[AT_MAX] += khz == c->max_khz;
+	counts[ABOVE_MAX] += khz == (u64)c->max_khz + 1;
+	counts[AT_TSC] += age == 0;
+	counts[ONE_AHEAD] += age == UINT64_MAX;
+	counts[OLDEST] += age == 1ULL << 62;
+	counts[OLDER] += age == (1ULL << 62) + 1;
+	counts[WRAPPED] += !(age >> 63) && c->clock.tsc_timestamp > c->tsc;
 }
 
-static void count_edges(const struct clock_case *c, struct tally *t)
+static bool check_clock(const struct clock_case *c)
 {
-	u64 khz = oracle_rate(&c->clock), distance = oracle_distance(c);
-
-	t->edges[RATE_BELOW_MIN] += khz + 1 == c->min_khz;
-	t->edges[RATE_AT_MIN] += khz == c->min_khz;
-	t->edges[RATE_AT_MAX] += khz == c->max_khz;
-	t->edges[RATE_ABOVE_MAX] += khz == (u64)c->max_khz + 1;
-	t->edges[AT_THE_TSC] += distance == 0;
-	t->edges[ONE_AHEAD] += distance == 1;
-	t->edges[OLDEST] += distance == OLDEST_DISTANCE;
-	t->edges[FARTHEST_AHEAD] += distance == 1ULL << 63;
-	t->edges[WRAPPED] += distance >= OLDEST_DISTANCE && c->clock.tsc_timestamp > c->tsc;
-}
-
-bool check_case(const struct clock_case *c, struct tally *t)
-{
-	enum outcome outcome = oracle_restore(c);
+	const struct pvclock_vcpu_time_info *clock = &c->clock;
+	enum outcome outcome = oracle_restore(clock, c->tsc, c->min_khz, c->max_khz);
 	bool valid = outcome > BAD_PADDING;
+	u64 tsc = c->tsc + c->other;
 
-	t->cases++;
-	t->outcomes[outcome]++;
-	if (!expect(VALID, guest_clock_is_valid(&c->clock) == valid, c, t))
+	counts[OUTCOMES + outcome]++;
+	if (!expect(VALID, guest_clock_is_valid(clock) == valid))
 		return false;
 	if (!valid)
 		return true;
-	count_edges(c, t);
-	return check_read(c, t) && check_has_rate(c, t) && check_set_rate(c, t) &&
-	       check_periodic(c, t) && check_restore(c, outcome, t);
+
+	count_edges(c);
+	return expect(READ, guest_clock_read(clock, tsc) == oracle_read(clock, tsc)) &&
+	       expect(HAS_RATE, guest_clock_has_rate(clock, c->min_khz, c->max_khz) ==
+				(outcome != TOO_SLOW && outcome != TOO_FAST)) &&
+	       expect(RESTORE, guest_clock_check(clock, c->tsc, c->min_khz, c->max_khz) ==
+			       (outcome == RESTORED ? 0 : -ERANGE)) &&
+	       check_renew(c);
 }
 
-static void add(u64 *sum, const u64 *counts, unsigned int nr)
+/* What KVM_GET_CLOCK_GUEST returns KVM_SET_CLOCK_GUEST accepts, within 250 ppm. */
+static bool check_scale(const struct clock_case *c)
 {
-	for (unsigned int i = 0; i < nr; i++)
-		sum[i] += counts[i];
+	const struct scaled_tsc *tsc = &c->scaled;
+	u32 khz = (unsigned __int128)tsc->host_khz * tsc->ratio >> tsc->frac_bits;
+	struct pvclock_vcpu_time_info clock = { 0 };
+	u32 mul;
+	s8 shift;
+
+	get_pvclock_scale(tsc, &shift, &mul);
+	clock.tsc_to_system_mul = mul;
+	clock.tsc_shift = shift;
+	return expect(SCALE, oracle_is_exact(tsc, mul, shift)) &&
+	       expect(SCALE_FITS, guest_clock_is_valid(&clock) &&
+				  guest_clock_has_rate(&clock, khz - khz / 4000, khz + khz / 4000));
 }
 
-void add_tally(struct tally *sum, const struct tally *tally)
+static bool check_raw_scale(const struct clock_case *c)
 {
-	sum->cases += tally->cases;
-	add(sum->checks, tally->checks, NR_CHECKS);
-	add(sum->outcomes, tally->outcomes, NR_OUTCOMES);
-	add(sum->edges, tally->edges, NR_EDGES);
+	s8 shift;
+	u32 mul;
+
+	get_raw_clock_scale(&c->scaled, c->raw_mult, c->raw_shift, &shift, &mul);
+	return expect(RAW_SCALE, oracle_is_below_raw(&c->scaled, c->raw_mult, c->raw_shift,
+						     mul, shift));
 }
 
-static unsigned int print_counts(const char *what, const char *const *names, const u64 *counts,
-				 unsigned int nr)
+static void print_case(const struct clock_case *c)
 {
-	unsigned int none = 0;
+	const struct pvclock_vcpu_time_info *clock = &c->clock;
 
-	for (unsigned int i = 0; i < nr; i++) {
-		printf("%s: %s: %llu times\n", what, names[i], (unsigned long long)counts[i]);
-		none += !counts[i];
+	printf("  clock: version %#x pad0 %#x tsc_timestamp %#llx system_time %#llx\n"
+	       "         mul %#x shift %d flags %#x pad %#x %#x\n"
+	       "  tsc %#llx other %#llx from %u to %u kHz\n"
+	       "  host %u kHz ratio %#llx / 2^%d raw %u / 2^%u\n",
+	       clock->version, clock->pad0, (unsigned long long)clock->tsc_timestamp,
+	       (unsigned long long)clock->system_time, clock->tsc_to_system_mul,
+	       clock->tsc_shift, clock->flags, clock->pad[0], clock->pad[1],
+	       (unsigned long long)c->tsc, (unsigned long long)c->other, c->min_khz, c->max_khz,
+	       c->scaled.host_khz, (unsigned long long)c->scaled.ratio, c->scaled.frac_bits,
+	       c->raw_mult, c->raw_shift);
+}
+
+bool check_case(const struct clock_case *c)
+{
+	if (check_clock(c) && check_scale(c) && check_raw_scale(c))
+		return true;
+	print_case(c);
+	return false;
+}
+
+bool print_counts(void)
+{
+	bool all = true;
+
+	for (int i = 0; i < NR_COUNTS; i++) {
+		printf("%s: %llu times\n", texts[i], (unsigned long long)counts[i]);
+		all &= counts[i] > 0;
 	}
-	return none;
-}
-
-unsigned int print_tally(const struct tally *tally)
-{
-	return print_counts("check", check_names, tally->checks, NR_CHECKS) +
-	       print_counts("outcome", outcome_names, tally->outcomes, NR_OUTCOMES) +
-	       print_counts("edge", edge_names, tally->edges, NR_EDGES);
+	return all;
 }

@@ -1,41 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/*
- * What has to be true of guest_clock.h for every case, and how often it was
- * looked at.
- */
 #ifndef CHECKS_H
 #define CHECKS_H
 
 #include "oracle.h"
 
-enum check {
-	VALID, READ, HAS_RATE, SET_RATE, CONTINUOUS, PERIODIC,
-	RESULT, ERROR_KEEPS, EQUAL_RATE_KEEPS, SAME_FUNCTION, OTHER_RATE,
-	NR_CHECKS
+struct clock_case {
+	struct pvclock_vcpu_time_info clock;
+	u64 tsc;			/* the guest's */
+	u64 other;			/* cycles to another TSC value */
+	u32 min_khz, max_khz;
+	struct scaled_tsc scaled;	/* the guest's TSC as a scaled one */
+	u32 raw_mult, raw_shift;	/* CLOCK_MONOTONIC_RAW of that host */
 };
 
-/* Cases on both sides of each border, and where a number wraps. */
-enum edge {
-	RATE_BELOW_MIN, RATE_AT_MIN, RATE_AT_MAX, RATE_ABOVE_MAX,
-	AT_THE_TSC, ONE_AHEAD, OLDEST, FARTHEST_AHEAD, WRAPPED,
-	NR_EDGES
-};
+/* Return that many bits, at most 64; each program has a source of its own. */
+u64 draw(unsigned int bits);
 
-#define NR_COUNTS	(NR_CHECKS + NR_OUTCOMES + NR_EDGES)
+/* Make a case out of arbitrary bits so that all that can happen happens often. */
+void draw_case(struct clock_case *c);
 
-struct tally {
-	u64 cases;
-	u64 checks[NR_CHECKS];
-	u64 outcomes[NR_OUTCOMES];
-	u64 edges[NR_EDGES];
-};
+/* kvm_get_pvclock_scale() and kvm_get_raw_clock_scale() of x86.c. */
+void get_pvclock_scale(const struct scaled_tsc *tsc, s8 *shift, u32 *mul);
+void get_raw_clock_scale(const struct scaled_tsc *tsc, u32 raw_mult, u32 raw_shift,
+			 s8 *shift, u32 *mul);
 
-/* Counts into *tally. If something is wrong it says what, and returns false. */
-bool check_case(const struct clock_case *c, struct tally *tally);
+/* Count what was checked.  Return false, and say why, if a result is wrong. */
+bool check_case(const struct clock_case *c);
 
-void add_tally(struct tally *sum, const struct tally *tally);
-
-/* Prints a line for each count; returns how many of the NR_COUNTS are zero. */
-unsigned int print_tally(const struct tally *tally);
+/* Print all counts.  Return false if one is zero. */
+bool print_counts(void);
 
 #endif

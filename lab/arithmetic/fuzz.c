@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * libFuzzer looks for inputs that reach new code in guest_clock.h, and for one
- * that fails a check. An input is the bits that a case is made of.
+ * libFuzzer looks for inputs that reach new code of the kernel's, and for one that
+ * fails a check.  An input is the bits that a case is made of.
  */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cases.h"
 #include "checks.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -14,7 +13,6 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
 static const u8 *input;
 static size_t left;
-static struct tally tally;
 
 /* Whole bytes, so that a change of one byte changes one number; then zeros. */
 u64 draw(unsigned int bits)
@@ -28,7 +26,7 @@ u64 draw(unsigned int bits)
 
 static void print_at_exit(void)
 {
-	print_tally(&tally);
+	print_counts();
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -45,8 +43,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
 	input = data;
 	left = size;
-	c = draw_case();
-	if (!check_case(&c, &tally)) {
+	draw_case(&c);
+	if (!check_case(&c)) {
 		fflush(stdout);
 		abort();
 	}

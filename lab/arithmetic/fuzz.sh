@@ -22,7 +22,7 @@ main() {
 	prepare "$1"
 	log=$out/fuzz.log
 	mkdir -p "$out/corpus"
-	compile clang -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	compile "$out" clang -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		-o "$out/fuzz" "$here/fuzz.c" "${sources[@]}" -lgmp
 	echo "fuzz: $seconds s; the log is $log"
 	fuzz || failed

@@ -4,11 +4,12 @@
 # Build a kernel from the source, for debugging: without JUMP_LABEL, so that QEMU can run
 # it with a thread for each CPU.
 #
-#	lab/boot/kernel.sh BASE
+#	lab/boot/kernel.sh BASE [debug|kasan|kcsan]
 #
-# Leaves out/BASE/debug/bzImage, config and modules/*.ko; the log is
-# out/BASE/debug/log/kernel.log. The configuration is lab/boot/kernel.config over
-# allnoconfig, followed by lab/boot/kernel-BASE.config where there is one.
+# Leaves out/BASE/debug/bzImage, config and modules/*.ko (or in kasan, kcsan); the log is
+# log/kernel.log there. The configuration is lab/boot/kernel.config over allnoconfig,
+# followed by lab/boot/kernel-BASE.config and kernel-kasan.config or kernel-kcsan.config
+# where there is one.
 
 set -euo pipefail
 
@@ -22,8 +23,10 @@ lab_modules=(crash tsc_unstable)
 all_files=1260		# that a build from nothing compiles, about
 
 main() {
-	(($# == 1)) || die "usage: lab/boot/kernel.sh BASE"
-	base=$1 name="kernel $1" out=$root/out/$1/debug tree=$root/out/$1/tree
+	[[ $# -ge 1 && ${2-debug} =~ ^(debug|kasan|kcsan)$ ]] ||
+		die "usage: lab/boot/kernel.sh BASE [debug|kasan|kcsan]"
+	base=$1 flavour=${2-debug} name="kernel $1 ${2-debug}" tree=$root/out/$1/tree
+	out=$root/out/$base/$flavour
 	build=$out/build
 	mkdir -p "$build" "$out/log"
 	inputs=$(fingerprint "$tree" "$boot"/kernel* "$boot"/modules/*)
@@ -58,14 +61,21 @@ set_environment() {
 
 # .config is replaced only when it changes: make looks at its date.
 configure() {
-	local log=$out/log/config.log fragment=$out/fragment
+	local log=$out/log/config.log fragment=$out/fragment file
 
-	cat "$boot/kernel.config" >"$fragment"
-	[[ ! -f $boot/kernel-$base.config ]] || cat "$boot/kernel-$base.config" >>"$fragment"
+	for file in "$boot"/kernel{,-"$base",-"$flavour"}.config; do
+		[[ ! -f $file ]] || cat "$file"
+	done | last_of_each >"$fragment"
 	make -C "$tree" O="$build" KCONFIG_CONFIG=.config.new KCONFIG_ALLCONFIG="$fragment" allnoconfig \
 		>"$log" 2>&1 </dev/null || step_failed "configuration $base" "$log"
 	check_config "$fragment"
 	cmp -s "$build/.config.new" "$build/.config" || mv "$build/.config.new" "$build/.config"
+}
+
+# last_of_each: of the lines about an option the last one
+last_of_each() {
+	awk 'match($0, /^(# )?CONFIG_[A-Z0-9_]+[= ]/) { option = $0; gsub(/^# |[= ].*/, "", option); line[option] = $0 }
+		END { for (option in line) print line[option] }'
 }
 
 check_config() {

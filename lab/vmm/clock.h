@@ -21,7 +21,7 @@ int save_clock(int vm, int vcpu, struct saved_clock *saved);
 
 /*
  * Restore, after the TSCs of all vCPUs and before they run.  Returns -1 with errno
- * set if @saved is damaged.
+ * set if the value can't be restored either.
  */
 int restore_clock(int vm, int vcpu, const struct saved_clock *saved);
 

@@ -65,8 +65,12 @@ int main(void)
 	check("after ERANGE the clock falls back to the value", error != 0);
 
 	saved.guest.pad0 = 1;
+	error = restore_error(&saved, tsc_offset, &before);
+	printf("# error %" PRId64 " ns\n", error);
+	check("after EINVAL the clock falls back to the value", error != 0);
+
 	vmm = vmm_create();
-	check("a damaged state is an error", restore_clock(vmm.vm, vmm.vcpu, &saved) < 0);
+	check("without a value it is an error", restore_clock(-1, vmm.vcpu, &saved) < 0);
 	vmm_destroy(&vmm);
 
 	return failures != 0;

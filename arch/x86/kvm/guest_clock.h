@@ -3,32 +3,21 @@
 #define __KVM_X86_GUEST_CLOCK_H
 
 /*
- * The arithmetic of the guest's clock (kvmclock): a function F from the guest's
- * TSC to nanoseconds, written as struct pvclock_vcpu_time_info.  See
- * Documentation/virt/kvm/x86/guest-clock.rst.
- *
- * Why a restore is exact: F rounds down twice, once when it drops low bits of the
- * TSC (tsc_shift < 0), once when it drops the low half of the product.  What it
- * drops depends on the distance from the reference.  A reference at another TSC,
- * with F's value there, drops something else: floor(a) + floor(b) is not
- * floor(a + b), and the two functions differ by 1 or 2 ns at nearly all TSC values.
- * So the reference is not computed anew as long as the rate stays.  It is taken
- * over as it is, whatever its age: nothing is rounded, and the function is the
- * same one, at any TSC, after any number of restores.  All additions and
- * subtractions are modulo 2^64, so a reference from before the TSC's zero, or
- * from before the host's boot, is as good as any other.
- *
- * KVM, its KUnit tests, and tests in userspace use this same file.  It needs a
- * 128-bit type, so 64-bit builds only.
+ * Arithmetic of the guest clock (kvmclock): F, a function of a TSC (in cycles)
+ * to nanoseconds, in the form of struct pvclock_vcpu_time_info.
+ * See Documentation/virt/kvm/x86/guest-clock.rst.
  */
+#include <linux/bitops.h>
 #include <linux/errno.h>
+#include <linux/math64.h>
 #include <linux/types.h>
 
 #include <asm/pvclock-abi.h>
 
 #define GUEST_CLOCK_MAX_SHIFT	31
+#define GUEST_CLOCK_MAX_AGE	BIT_ULL(62)	/* cycles */
 
-/* The clock in ns at @tsc, in the guest's words: see pvclock-abi.h. */
+/* Return F(@tsc), as the guest computes it. */
 static inline u64 guest_clock_read(const struct pvclock_vcpu_time_info *clock,
 				   u64 tsc)
 {
@@ -39,28 +28,47 @@ static inline u64 guest_clock_read(const struct pvclock_vcpu_time_info *clock,
 	else
 		delta <<= clock->tsc_shift;
 
-	/* 64 by 32 bits: the product has 96, and so fits. */
 	return clock->system_time +
-	       (u64)((__u128)delta * clock->tsc_to_system_mul >> 32);
+	       mul_u64_u32_shr(delta, clock->tsc_to_system_mul, 32);
 }
 
 /*
- * Goes on from @clock's value at @tsc at another rate: the two functions have the
- * same value there, so a clock that is read before and after does not go back.
+ * Move the reference to less than one period before @tsc without changing F.
+ *
+ * F repeats, up to a constant: with z trailing zeros in tsc_to_system_mul, the
+ * 2^(32 - z - tsc_shift) cycles that follow any TSC value take a whole number
+ * of nanoseconds, tsc_to_system_mul >> z.  A reference that is moved by whole
+ * periods drops the same fractions as before, i.e. describes the same function.
+ * If the exponent is negative, every single cycle takes a whole number.
+ *
+ * Leave a reference that is ahead of @tsc alone.
  */
-static inline void guest_clock_set_rate(struct pvclock_vcpu_time_info *clock,
-					u64 tsc, u32 mul, s8 shift)
+static inline void guest_clock_renew(struct pvclock_vcpu_time_info *clock, u64 tsc)
 {
-	clock->system_time = guest_clock_read(clock, tsc);
-	clock->tsc_timestamp = tsc;
-	clock->tsc_to_system_mul = mul;
-	clock->tsc_shift = shift;
+	int zeros = __ffs(clock->tsc_to_system_mul);
+	int exponent = 32 - zeros - clock->tsc_shift;
+	u64 period_ns = clock->tsc_to_system_mul >> zeros;
+	u64 periods = tsc - clock->tsc_timestamp;
+
+	if ((s64)periods < 0)
+		return;
+
+	if (exponent >= 0)
+		periods >>= exponent;
+	else
+		period_ns <<= -exponent;
+
+	clock->tsc_timestamp += periods << max(exponent, 0);
+	clock->system_time += periods * period_ns;
 }
 
-/* Whether userspace's structure describes a function at all. */
+/*
+ * Return true if the structure is well-formed.  The multiplier must be normalized,
+ * as KVM's are: the product then overflows after 292 years, at any shift.
+ */
 static inline bool guest_clock_is_valid(const struct pvclock_vcpu_time_info *clock)
 {
-	return clock->tsc_to_system_mul &&
+	return clock->tsc_to_system_mul >> 31 &&
 	       clock->tsc_shift >= -GUEST_CLOCK_MAX_SHIFT &&
 	       clock->tsc_shift <= GUEST_CLOCK_MAX_SHIFT &&
 	       !(clock->flags & ~PVCLOCK_TSC_STABLE_BIT) &&
@@ -68,18 +76,18 @@ static inline bool guest_clock_is_valid(const struct pvclock_vcpu_time_info *clo
 }
 
 /*
- * Whether the TSC rate that the valid @clock was made for is between @min_khz and
- * @max_khz.  It is
- *
- *	10^6 * 2^(32 - tsc_shift) / tsc_to_system_mul kHz
- *
- * rounded down, as rounding down tsc_to_system_mul made the quotient larger.
- * The left side of the comparisons is below 2^83, the right one below 2^64.
+ * Return true if the valid @clock is for a TSC of @min_khz to @max_khz.  Its rate
+ * is 10^6 * 2^(32 - tsc_shift) / tsc_to_system_mul kHz, rounded down because
+ * rounding down tsc_to_system_mul made the quotient larger.  A shift below -12 is
+ * for more than 2^32 kHz.
  */
 static inline bool guest_clock_has_rate(const struct pvclock_vcpu_time_info *clock,
 					u32 min_khz, u32 max_khz)
 {
-	__u128 scaled_khz = 1000000;
+	u64 scaled_khz = 1000000;
+
+	if (clock->tsc_shift < -12)
+		return false;
 
 	scaled_khz <<= 32 - clock->tsc_shift;
 
@@ -88,29 +96,26 @@ static inline bool guest_clock_has_rate(const struct pvclock_vcpu_time_info *clo
 }
 
 /*
- * Decides on the valid @clock that userspace restores when the guest's TSC is
- * @tsc: returns 0 with the clock to use in @clock, or -ERANGE, with @clock as it
- * was, if its reference is ahead of the TSC.  Ahead is modulo 2^64: the 2^63 values
- * above @tsc are.
- *
- * The TSC has the rate @mul, @shift.  If @clock has it, too, it stays as it is.
- * Else it goes on from its value at @tsc, or the result is -ERANGE if its rate is
- * not between @min_khz and @max_khz.
+ * Return 0 if the valid @clock can be the clock of a guest whose TSC is @tsc and
+ * runs at @min_khz to @max_khz, else -ERANGE: its rate differs, its reference is
+ * ahead of @tsc (modulo 2^64) or older than GUEST_CLOCK_MAX_AGE, or F(@tsc) is 2^63
+ * or more.  F(@tsc) is that, too, if the shifted distance overflows.
  */
-static inline int guest_clock_restore(struct pvclock_vcpu_time_info *clock, u64 tsc,
-				      u32 mul, s8 shift, u32 min_khz, u32 max_khz)
+static inline int guest_clock_check(const struct pvclock_vcpu_time_info *clock,
+				    u64 tsc, u32 min_khz, u32 max_khz)
 {
-	if ((s64)(tsc - clock->tsc_timestamp) < 0)
-		return -ERANGE;
-
-	if (clock->tsc_to_system_mul == mul && clock->tsc_shift == shift)
-		return 0;
+	u64 delta = tsc - clock->tsc_timestamp;
 
 	if (!guest_clock_has_rate(clock, min_khz, max_khz))
 		return -ERANGE;
 
-	guest_clock_set_rate(clock, tsc, mul, shift);
-	return 0;
+	if (delta > GUEST_CLOCK_MAX_AGE)
+		return -ERANGE;
+
+	if (clock->tsc_shift > 0 && delta >> (64 - clock->tsc_shift))
+		return -ERANGE;
+
+	return (s64)guest_clock_read(clock, tsc) < 0 ? -ERANGE : 0;
 }
 
 #endif

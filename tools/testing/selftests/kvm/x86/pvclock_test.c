@@ -1,782 +1,836 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tests for KVM_GET_CLOCK_GUEST and KVM_SET_CLOCK_GUEST: restoring, and errors.
+ * Test kvmclock as a function of the TSC: saving and restoring the function with
+ * KVM_GET_CLOCK_GUEST and KVM_SET_CLOCK_GUEST, their errors, and that the function
+ * stays whatever else makes KVM update the clock.
  *
- * The guest's clock (kvmclock) is a function of its TSC.  The tests save that
- * function, disturb the clock or destroy the VM, restore it, and compare the
- * function that the guest has then with the one that was saved.
+ * Look at the pages of all vCPUs, after each vCPU's next entry, before any call
+ * that could repair them.
  */
-#include <getopt.h>
-#include <sys/mman.h>
-#include <time.h>
+#include <asm/kvm_para.h>
+#include <asm/pvclock-abi.h>
 
-#include "pvclock_test.h"
+#include "test_util.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "hyperv.h"
+#include "pvclock.h"
 
-#define NR_VCPUS	4
+#define STABLE		PVCLOCK_TSC_STABLE_BIT
+#define TOLERANCE_PPM	250	/* the default of kvm.tsc_tolerance_ppm */
 
-/* A clock that is off by so much that no test can take it for the right one. */
-static void disturb_clock(struct guest *guest)
+/* The rate of the VMs' TSCs in kHz, 0 for the host's. */
+static unsigned long tsc_khz;
+
+static struct pvclock_vm create_vm(int nr_vcpus)
 {
+	return pvclock_create_vm(nr_vcpus, tsc_khz);
+}
+
+static bool has_scaling(void)
+{
+	return kvm_has_cap(KVM_CAP_VM_TSC_CONTROL);
+}
+
+static void assert_refused(struct kvm_vcpu *vcpu, struct pvclock_vcpu_time_info clock, int err,
+			   const char *what)
+{
+	int r = __vcpu_ioctl(vcpu, KVM_SET_CLOCK_GUEST, &clock);
+
+	TEST_ASSERT(r == -1 && errno == err, "%s: returned %d, errno %d, expected errno %d",
+		    what, r, errno, err);
+}
+
+/* Assert that F is @clock, that all TSCs match, and that nothing repairs it. */
+static void assert_stable(struct pvclock_vm *guest, const struct pvclock_vcpu_time_info *clock)
+{
+	pvclock_assert_clock(guest, clock, STABLE);
+}
+
+/* A function that KVM has in use, without asking for it: look at the page. */
+static struct pvclock_vcpu_time_info read_page(struct pvclock_vm *guest)
+{
+	pvclock_run(guest, 0);
+	return pvclock_page(guest, 0);
+}
+
+/* From the creation of the VM on, there is a master clock. */
+static void test_new_vm(void)
+{
+	struct pvclock_vm guest = pvclock_create_vm(0, tsc_khz);
 	struct kvm_clock_data data = {};
-
-	vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
-	data.clock += 1000 * NSEC_PER_SEC;
-	data.flags = 0;
-	vm_ioctl(guest->vm, KVM_SET_CLOCK, &data);
-}
-
-static void assert_disturbed(struct guest *guest,
-			     const struct pvclock_vcpu_time_info *saved)
-{
-	int i;
-
-	for (i = 0; i < guest->nr_vcpus; i++) {
-		struct reading reading = run_vcpu(guest->vcpus[i]);
-		u64 ahead = reading.ns - clock_at(saved, reading.tsc);
-
-		TEST_ASSERT(ahead > 999 * NSEC_PER_SEC && ahead < 1001 * NSEC_PER_SEC,
-			    "KVM_SET_CLOCK moved the clock by %ld ns, not by 1000 s",
-			    ahead);
-	}
-}
-
-static void test_get_before_run(int nr_vcpus)
-{
-	struct guest guest = new_guest(nr_vcpus);
-	struct pvclock_vcpu_time_info clock = get_clock_guest(guest.vcpus[0]);
-
-	assert_guest_clock(&guest, &clock);
-	free_guest(&guest);
-}
-
-static void test_restore_after_set_clock(int nr_vcpus)
-{
-	struct guest guest = new_guest(nr_vcpus);
-	struct saved_clock saved;
-	int i;
-
-	run_all(&guest);
-	for (i = 0; i < nr_vcpus; i++) {
-		saved = save_clock(guest.vcpus[i]);
-		disturb_clock(&guest);
-		assert_disturbed(&guest, &saved.clock);
-		set_clock_guest(guest.vcpus[i], &saved.clock);
-		assert_guest_clock(&guest, &saved.clock);
-	}
-	free_guest(&guest);
-}
-
-/*
- * The update that guests cause in practice: a boot loader uses one MSR, the
- * kernel the other.  It takes a new reference for the clock.
- */
-static void test_restore_after_msr_switch(int nr_vcpus)
-{
-	struct guest guest = new_guest(nr_vcpus);
-	struct saved_clock saved;
-
-	run_all(&guest);
-	saved = save_clock(guest.vcpus[0]);
-	disturb_clock(&guest);
-	use_old_msr(&guest, 0);
-	use_new_msr(&guest, 0);
-	set_clock_guest(guest.vcpus[nr_vcpus - 1], &saved.clock);
-	assert_guest_clock(&guest, &saved.clock);
-	free_guest(&guest);
-}
-
-/* Save, destroy, and restore with the TSC moved on by @tsc_delta. */
-static void restore_in_new_vm(int nr_vcpus, u64 tsc_delta)
-{
-	struct guest guest = new_guest(nr_vcpus);
-	struct saved_clock saved;
-
-	disturb_clock(&guest);
-	run_all(&guest);
-	saved = save_clock(guest.vcpus[nr_vcpus - 1]);
-	free_guest(&guest);
-
-	/* Each new vCPU has a request for an update of the clock pending. */
-	guest = new_guest(nr_vcpus);
-	set_tsc_offset(&guest, saved.tsc_offset + tsc_delta);
-	set_clock_guest(guest.vcpus[0], &saved.clock);
-	assert_guest_clock(&guest, &saved.clock);
-	free_guest(&guest);
-}
-
-static void test_live_update(int nr_vcpus)
-{
-	restore_in_new_vm(nr_vcpus, 0);
-}
-
-static void test_migration(int nr_vcpus)
-{
-	restore_in_new_vm(nr_vcpus, 123456789);
-}
-
-/* A TSC that was below zero at the reference. */
-static void test_wrapped_reference(int nr_vcpus)
-{
-	struct guest guest = new_guest(nr_vcpus);
-	struct saved_clock saved;
-	int i;
-
-	run_all(&guest);
-	for (i = 0; i < nr_vcpus; i++)
-		vcpu_set_msr(guest.vcpus[i], MSR_IA32_TSC, 1000);
-
-	saved = save_clock(guest.vcpus[0]);
-	TEST_ASSERT((s64)saved.clock.tsc_timestamp < 0,
-		    "The reference at TSC %#lx is not below zero",
-		    (u64)saved.clock.tsc_timestamp);
-	disturb_clock(&guest);
-	set_clock_guest(guest.vcpus[0], &saved.clock);
-	assert_guest_clock(&guest, &saved.clock);
-	free_guest(&guest);
-}
-
-/* Fields that KVM_SET_CLOCK_GUEST does not look at, or that may be either. */
-static void test_ignored_fields(int nr_vcpus)
-{
-	struct guest guest = new_guest(nr_vcpus);
 	struct pvclock_vcpu_time_info clock;
-	struct saved_clock saved;
+	u32 expected = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+	struct vcpu_tsc tsc;
 
-	run_all(&guest);
-	saved = save_clock(guest.vcpus[0]);
-	clock = saved.clock;
-	clock.version = 12345;
-	clock.flags = 0;
-	disturb_clock(&guest);
-	set_clock_guest(guest.vcpus[0], &clock);
-	assert_guest_clock(&guest, &saved.clock);
-	free_guest(&guest);
+	vm_ioctl(guest.vm, KVM_GET_CLOCK, &data);
+	TEST_ASSERT_EQ(data.flags, expected);
+
+	pvclock_add_vcpu(&guest);
+	pvclock_add_vcpu(&guest);
+	clock = vcpu_get_clock_guest(guest.vcpus[1]);
+	TEST_ASSERT_EQ(clock.flags, STABLE);
+	tsc = vcpu_get_tsc(guest.vcpus[1]);
+	if (!tsc_khz)
+		TEST_ASSERT_EQ(data.clock, pvclock_at(&clock, vcpu_tsc_at(&tsc, data.host_tsc)));
+	assert_stable(&guest, &clock);
+	pvclock_free_vm(&guest);
 }
 
-/* Returns whether the vCPUs' pages are the same after the failed SET. */
-static bool set_fails(struct guest *guest,
-		      const struct pvclock_vcpu_time_info *clock, int err)
+/* Bits that must be zero, and a multiplier and a shift that can't be. */
+static void test_malformed(void)
 {
-	struct pvclock_vcpu_time_info *pages = guest_copy(guest, pvti[0]);
-	struct hv_tsc_page *hv_page = guest_copy(guest, hv_tsc_page);
-	struct pvclock_vcpu_time_info before, after, pages_before[NR_VCPUS];
-	u32 hv_sequence = hv_page->sequence;
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock = read_page(&guest), bad;
+	int bit;
 
-	before = get_clock_guest(guest->vcpus[0]);
-	memcpy(pages_before, pages, sizeof(pages_before));
+#define REFUSE(field, value)						\
+	do {								\
+		bad = clock;						\
+		bad.field = value;					\
+		assert_refused(guest.vcpus[1], bad, EINVAL, #field);	\
+	} while (0)
 
-	assert_fails(guest->vcpus[0], KVM_SET_CLOCK_GUEST, clock, err);
+	clock.version = 0;
+	REFUSE(pad0, 1);
+	REFUSE(pad[0], 1);
+	REFUSE(pad[1], 0x80);
+	for (bit = 1; bit < 8; bit++)
+		REFUSE(flags, BIT(bit));
+	REFUSE(tsc_to_system_mul, 0);
+	REFUSE(tsc_to_system_mul, INT32_MAX);
+	REFUSE(tsc_shift, -32);
+	REFUSE(tsc_shift, 32);
+	REFUSE(tsc_shift, INT8_MIN);
+	assert_stable(&guest, &clock);
 
-	after = get_clock_guest(guest->vcpus[0]);
-	TEST_ASSERT(!memcmp(&before, &after, sizeof(after)),
-		    "The failed KVM_SET_CLOCK_GUEST changed the clock");
-	run_all(guest);
-	TEST_ASSERT_EQ(hv_page->sequence, hv_sequence);
-
-	return !memcmp(pages_before, pages, sizeof(pages_before));
+	/* KVM's own version and flags mean nothing. */
+	bad = clock;
+	bad.version = 0xffffffff;
+	bad.flags = 0;
+	vcpu_set_clock_guest(guest.vcpus[1], &bad);
+	assert_stable(&guest, &clock);
+	pvclock_free_vm(&guest);
 }
 
-/*
- * An error leaves everything as it was: the clock, to the byte, and the pages,
- * as an update would give a page a new version, or a new sequence number.  The
- * vCPUs' writes to the MSR cause updates, too, on some kernels with a delay,
- * but each of them only one.
- */
-static void assert_set_fails(struct guest *guest,
-			     const struct pvclock_vcpu_time_info *clock, int err)
+static void test_efault(void)
 {
+	struct pvclock_vm guest = create_vm(1);
+	struct pvclock_vcpu_time_info clock = read_page(&guest);
+	struct pvclock_vcpu_time_info *bad = (void *)1;
+
+	TEST_ASSERT(__vcpu_ioctl(guest.vcpus[0], KVM_SET_CLOCK_GUEST, bad) && errno == EFAULT,
+		    "SET didn't fail with EFAULT");
+	TEST_ASSERT(__vcpu_ioctl(guest.vcpus[0], KVM_GET_CLOCK_GUEST, bad) && errno == EFAULT,
+		    "GET didn't fail with EFAULT");
+	assert_stable(&guest, &clock);
+	pvclock_free_vm(&guest);
+}
+
+/* Return @clock for a TSC that is slower by @ppm, with the value of @clock at @tsc. */
+static struct pvclock_vcpu_time_info change_rate(struct pvclock_vcpu_time_info clock, u64 tsc,
+						 int ppm)
+{
+	u64 mul = (u64)clock.tsc_to_system_mul * (1000000 + ppm) / 1000000;
+
+	clock.system_time = pvclock_at(&clock, tsc);
+	clock.tsc_timestamp = tsc;
+	if (mul >> 32) {
+		mul >>= 1;
+		clock.tsc_shift++;
+	} else if (!(mul >> 31)) {
+		mul <<= 1;
+		clock.tsc_shift--;
+	}
+	clock.tsc_to_system_mul = mul;
+	return clock;
+}
+
+static void test_out_of_range(void)
+{
+	struct pvclock_vm guest = create_vm(2);
+	struct kvm_vcpu *vcpu = guest.vcpus[1];
+	struct pvclock_vcpu_time_info clock, bad;
+	u64 tsc;
+
+	clock = read_page(&guest);
+	clock.version = 0;
+
+	/* A margin of 1 ppm and the rounding of a small rate in kHz to a whole number. */
+	bad = change_rate(clock, vcpu_tsc_now(vcpu), TOLERANCE_PPM + 50);
+	assert_refused(vcpu, bad, ERANGE, "a rate that is too low");
+	bad = change_rate(clock, vcpu_tsc_now(vcpu), -TOLERANCE_PPM - 50);
+	assert_refused(vcpu, bad, ERANGE, "a rate that is too high");
+	bad = clock;
+	bad.tsc_shift++;
+	assert_refused(vcpu, bad, ERANGE, "half the rate");
+
+	/* A minute ahead is enough to still be ahead when the ioctl looks. */
+	tsc = vcpu_tsc_now(vcpu);
+	bad = clock;
+	bad.tsc_timestamp = tsc + 60000ULL * host_tsc_khz() * 100;
+	assert_refused(vcpu, bad, ERANGE, "a reference that is ahead");
+	bad.tsc_timestamp = tsc + BIT_ULL(63);
+	assert_refused(vcpu, bad, ERANGE, "a reference 2^63 cycles ago");
+	bad.tsc_timestamp = tsc - BIT_ULL(62) - 1;
+	assert_refused(vcpu, bad, ERANGE, "a reference more than 2^62 cycles ago");
+
+	bad = clock;
+	bad.system_time = BIT_ULL(63) - (pvclock_at(&clock, tsc) - clock.system_time);
+	assert_refused(vcpu, bad, ERANGE, "a value of 2^63 ns");
+	bad.system_time = -3600 * NSEC_PER_SEC - (pvclock_at(&clock, tsc) - clock.system_time);
+	assert_refused(vcpu, bad, ERANGE, "a negative value");
+	assert_stable(&guest, &clock);
+
+	/* What is just within range is installed verbatim. */
+	bad = clock;
+	bad.system_time = 0;
+	bad.tsc_timestamp = vcpu_tsc_now(vcpu) - BIT_ULL(61);
+	if ((s64)pvclock_at(&bad, vcpu_tsc_now(vcpu) + BIT_ULL(40)) > 0) {
+		vcpu_set_clock_guest(vcpu, &bad);
+		assert_stable(&guest, &bad);
+	}
+	pvclock_free_vm(&guest);
+}
+
+/* Let vCPU @id's TSC have another rate than the host's; without scaling it is emulated. */
+static void set_other_rate(struct pvclock_vm *guest, int id)
+{
+	vcpu_ioctl(guest->vcpus[id], KVM_SET_TSC_KHZ, (void *)(2 * host_tsc_khz()));
+}
+
+static void set_vm_rate(struct pvclock_vm *guest, int id)
+{
+	unsigned long khz = tsc_khz ? : host_tsc_khz();
+
+	vcpu_ioctl(guest->vcpus[id], KVM_SET_TSC_KHZ, (void *)khz);
+}
+
+static void test_no_function(void)
+{
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock = read_page(&guest);
+	struct kvm_clock_data data = {};
 	int i;
 
-	for (i = 0; i <= NR_VCPUS; i++) {
-		if (set_fails(guest, clock, err))
-			return;
-	}
-	TEST_FAIL("The failed KVM_SET_CLOCK_GUEST updated a vCPU's page");
-}
-
-static void *inaccessible_page(void)
-{
-	void *page = mmap(NULL, getpagesize(), PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	TEST_ASSERT(page != MAP_FAILED, "mmap() failed");
-	return page;
-}
-
-static void test_efault(struct guest *guest)
-{
-	struct pvclock_vcpu_time_info *page = inaccessible_page();
-
-	assert_set_fails(guest, page, EFAULT);
-	assert_fails(guest->vcpus[0], KVM_GET_CLOCK_GUEST, page, EFAULT);
-	munmap(page, getpagesize());
-}
-
-/* One field at a time: the rest is the guest's own clock. */
-#define TEST_EINVAL(name, field, value)						\
-static void test_einval_##name(struct guest *guest)				\
-{										\
-	struct pvclock_vcpu_time_info clock = get_clock_guest(guest->vcpus[0]);	\
-										\
-	clock.field = value;							\
-	assert_set_fails(guest, &clock, EINVAL);				\
-}
-
-TEST_EINVAL(mul_0, tsc_to_system_mul, 0)
-TEST_EINVAL(shift_32, tsc_shift, 32)
-TEST_EINVAL(shift_127, tsc_shift, 127)
-TEST_EINVAL(shift_minus_32, tsc_shift, -32)
-TEST_EINVAL(shift_minus_128, tsc_shift, -128)
-TEST_EINVAL(pad0, pad0, 1)
-TEST_EINVAL(pad_first, pad[0], 1)
-TEST_EINVAL(pad_last, pad[1], 0x80)
-TEST_EINVAL(guest_stopped, flags, PVCLOCK_TSC_STABLE_BIT | PVCLOCK_GUEST_STOPPED)
-TEST_EINVAL(unknown_flag, flags, PVCLOCK_TSC_STABLE_BIT | 0x80)
-
-/* Whether the rate is within a factor of two of @khz. */
-static bool is_near_rate(u32 mul, int shift, double khz)
-{
-	double cycle_ns = (double)mul / BIT_ULL(32 - shift);
-
-	return cycle_ns * khz > 0.5e6 && cycle_ns * khz < 2e6;
-}
-
-static void test_erange_absurd_rate(struct guest *guest)
-{
-	u64 khz = __vcpu_ioctl(guest->vcpus[0], KVM_GET_TSC_KHZ, NULL);
-	struct pvclock_vcpu_time_info own = get_clock_guest(guest->vcpus[0]);
-	static const u32 muls[] = { 1, 0x80000000, 0xffffffff };
-	struct pvclock_vcpu_time_info clock;
-	int i, shift;
-
-	for (shift = -31; shift <= 31; shift++) {
-		for (i = 0; i < ARRAY_SIZE(muls); i++) {
-			if (is_near_rate(muls[i], shift, khz))
-				continue;
-
-			clock = own;
-			clock.tsc_to_system_mul = muls[i];
-			clock.tsc_shift = shift;
-			assert_set_fails(guest, &clock, ERANGE);
-		}
-	}
-}
-
-static u64 get_tolerance_ppm(void)
-{
-	const char *path = "/sys/module/kvm/parameters/tsc_tolerance_ppm";
-	FILE *file = fopen(path, "r");
-	u64 ppm;
-
-	TEST_ASSERT(file && fscanf(file, "%lu", &ppm) == 1, "Can't read %s", path);
-	fclose(file);
-	return ppm;
-}
-
-static void set_rate(struct pvclock_vcpu_time_info *clock, u64 khz)
-{
-	int shift;
-	u64 mul;
-
-	/* A cycle has mul * 2^(shift - 32) ns, and mul has as many bits as fit. */
-	for (shift = -8; ; shift++) {
-		mul = (NSEC_PER_SEC / 1000 << (32 - shift)) / khz;
-		if (mul <= UINT32_MAX)
-			break;
-	}
-
-	clock->tsc_to_system_mul = mul;
-	clock->tsc_shift = shift;
-}
-
-/* The rates that KVM_SET_TSC_KHZ accepts without scaling, and their neighbours. */
-static void test_erange_rate_tolerance(struct guest *guest)
-{
-	u64 khz = __vcpu_ioctl(guest->vcpus[0], KVM_GET_TSC_KHZ, NULL);
-	u64 lo = khz * (1000000 - get_tolerance_ppm()) / 1000000;
-	u64 hi = khz * (1000000 + get_tolerance_ppm()) / 1000000;
-	struct pvclock_vcpu_time_info own = get_clock_guest(guest->vcpus[0]);
-	struct pvclock_vcpu_time_info clock = own, now;
-	u64 rates[] = { lo, khz, hi };
-	int i;
-
-	set_rate(&clock, lo - 1);
-	assert_set_fails(guest, &clock, ERANGE);
-	set_rate(&clock, hi + 1);
-	assert_set_fails(guest, &clock, ERANGE);
-
-	/*
-	 * A rate that is accepted goes on as the TSC's own, from the value that
-	 * the clock that was set has at the new reference.
-	 */
-	for (i = 0; i < ARRAY_SIZE(rates); i++) {
-		set_rate(&clock, rates[i]);
-		set_clock_guest(guest->vcpus[0], &clock);
-		now = get_clock_guest(guest->vcpus[0]);
-		TEST_ASSERT_EQ(now.tsc_to_system_mul, own.tsc_to_system_mul);
-		TEST_ASSERT_EQ(now.tsc_shift, own.tsc_shift);
-		assert_at(now.tsc_timestamp, clock_at(&clock, now.tsc_timestamp),
-			  now.system_time, "The clock that was set at another rate");
-	}
-	run_all(guest);
-}
-
-static void test_erange_reference_ahead(struct guest *guest)
-{
-	struct pvclock_vcpu_time_info clock = get_clock_guest(guest->vcpus[0]);
-	u64 tsc = run_vcpu(guest->vcpus[0]).tsc;
-
-	clock.tsc_timestamp = tsc + TSC_AHEAD;
-	assert_set_fails(guest, &clock, ERANGE);
-
-	clock.tsc_timestamp = tsc + BIT_ULL(63) - 1;
-	assert_set_fails(guest, &clock, ERANGE);
-
-	/* Farther ahead is behind. */
-	clock.tsc_timestamp = tsc + BIT_ULL(63) + TSC_AHEAD;
-	set_clock_guest(guest->vcpus[0], &clock);
-	assert_guest_clock(guest, &clock);
-}
-
-/* The vCPU has no clock to get, and the failed SET leaves the VM's as it is. */
-static void assert_no_guest_clock(struct guest *guest, struct kvm_vcpu *vcpu,
-				  const struct pvclock_vcpu_time_info *saved)
-{
-	struct pvclock_vcpu_time_info clock = *saved;
-	u64 limits[2][2];
-	int i;
-
-	assert_fails(vcpu, KVM_GET_CLOCK_GUEST, &clock, ENODATA);
-
-	/*
-	 * Then the clock is CLOCK_MONOTONIC_RAW plus an offset.  The readings
-	 * of the one around the other give a range for the offset, before and
-	 * after, and the two ranges have to overlap.
-	 */
+	set_other_rate(&guest, 0);
 	for (i = 0; i < 2; i++) {
-		struct kvm_clock_data data = {};
-		struct timespec ts;
-
-		clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-		limits[i][1] = -timespec_to_ns(ts);
-		vm_ioctl(guest->vm, KVM_GET_CLOCK, &data);
-		clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-		limits[i][0] = data.clock - timespec_to_ns(ts);
-		limits[i][1] += data.clock;
-
-		if (i)
-			break;
-
-		/* An hour off, so that the ranges can't overlap if it is set. */
-		clock.system_time += 3600 * NSEC_PER_SEC;
-		assert_fails(vcpu, KVM_SET_CLOCK_GUEST, &clock, ENODATA);
-	}
-
-	TEST_ASSERT((s64)(limits[0][0] - limits[1][1]) <= 0 &&
-		    (s64)(limits[1][0] - limits[0][1]) <= 0,
-		    "The failed KVM_SET_CLOCK_GUEST changed the clock");
-}
-
-/* A guest that uses the old MSR for its clock can be saved and restored, too. */
-static void test_old_msr(struct guest *guest)
-{
-	struct pvclock_vcpu_time_info saved = get_clock_guest(guest->vcpus[0]), clock;
-	u64 tsc;
-
-	use_old_msr(guest, 0);
-	disturb_clock(guest);
-	set_clock_guest(guest->vcpus[0], &saved);
-	tsc = run_vcpu(guest->vcpus[0]).tsc;
-	clock = get_clock_guest(guest->vcpus[0]);
-	assert_same_function(&saved, &clock, tsc, "GET");
-
-	use_new_msr(guest, 0);
-	assert_guest_clock(guest, &saved);
-}
-
-/*
- * All vCPUs have the same clock at the same moment: the references differ as their
- * TSCs do.  But no vCPU can use the clock of another one.
- */
-static void assert_unmatched_clock(struct guest *guest, const struct saved_clock *saved)
-{
-	struct pvclock_vcpu_time_info expected, clock;
-	int i;
-
-	for (i = 0; i < guest->nr_vcpus; i++) {
-		expected = saved->clock;
-		expected.flags = 0;
-		expected.tsc_timestamp += get_tsc_offset(guest->vcpus[i]) -
-					  saved->tsc_offset;
-		clock = __get_clock_guest(guest->vcpus[i], 0);
-		TEST_ASSERT(!memcmp(&clock, &expected, sizeof(clock)),
-			    "vCPU %d has another clock", i);
-
-		run_vcpu(guest->vcpus[i]);
-		clock = *guest_copy(guest, pvti[i]);
+		TEST_ASSERT(__vcpu_ioctl(guest.vcpus[i], KVM_GET_CLOCK_GUEST, &clock) &&
+			    errno == ENODATA, "GET didn't fail with ENODATA");
 		clock.version = 0;
-		TEST_ASSERT(!memcmp(&clock, &expected, sizeof(clock)),
-			    "vCPU %d has another clock in its page", i);
+		assert_refused(guest.vcpus[i], clock, ENODATA, "two rates");
 	}
-}
-
-static void test_unmatched_tscs(struct guest *guest)
-{
-	struct kvm_vcpu *last = guest->vcpus[guest->nr_vcpus - 1];
-	struct saved_clock saved = save_clock(last);
-	struct pvclock_vcpu_time_info clock;
-	u64 offset = saved.tsc_offset + NSEC_PER_SEC;
-
-	vcpu_device_attr_set(last, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
-	clock = __get_clock_guest(last, 0);
-	assert_unmatched_clock(guest, &saved);
-
-	disturb_clock(guest);
-	set_clock_guest(last, &clock);
-	assert_unmatched_clock(guest, &saved);
-	disturb_clock(guest);
-	set_clock_guest(guest->vcpus[0], &saved.clock);
-	assert_unmatched_clock(guest, &saved);
-
-	set_tsc_offset(guest, saved.tsc_offset);
-	assert_guest_clock(guest, &saved.clock);
-}
-
-/* Without hardware for it, KVM emulates the other rate. */
-static void test_enodata_tsc_rates_differ(struct guest *guest)
-{
-	struct kvm_vcpu *last = guest->vcpus[guest->nr_vcpus - 1];
-	struct pvclock_vcpu_time_info saved = get_clock_guest(last);
-	unsigned long khz = __vcpu_ioctl(last, KVM_GET_TSC_KHZ, NULL);
-	int i;
-
-	vcpu_ioctl(last, KVM_SET_TSC_KHZ, (void *)(2 * khz));
-	for (i = 0; i < guest->nr_vcpus; i++)
-		assert_no_guest_clock(guest, guest->vcpus[i], &saved);
-	run_all(guest);
-	assert_no_guest_clock(guest, guest->vcpus[0], &saved);
-}
-
-static void test_tsc_scale(struct guest *guest)
-{
-	struct kvm_vcpu *vcpu = guest->vcpus[0];
-	struct tsc_scale tsc = get_tsc_scale(vcpu);
-	u64 start, end, guest_tsc;
-	int r;
-
-	start = rdtsc();
-	guest_tsc = run_vcpu(vcpu).tsc;
-	end = rdtsc();
-	TEST_ASSERT(guest_tsc >= tsc_at(&tsc, start) && guest_tsc <= tsc_at(&tsc, end),
-		    "The guest's TSC is %#lx, not within %#lx and %#lx", guest_tsc,
-		    tsc_at(&tsc, start), tsc_at(&tsc, end));
-
-	r = __vcpu_device_attr_set(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &tsc.scale);
-	TEST_ASSERT(r == -1 && errno == EINVAL, "Setting the ratio: %d, errno %d", r, errno);
-}
-
-static void test_enxio_tsc_scale(struct guest *guest)
-{
-	struct kvm_vcpu *vcpu = guest->vcpus[0];
-	struct kvm_vcpu_tsc_scale scale;
-	int r;
-
-	r = __vcpu_has_device_attr(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE);
-	TEST_ASSERT(r == -1 && errno == ENXIO, "KVM has the ratio: %d, errno %d", r, errno);
-	r = __vcpu_device_attr_get(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &scale);
-	TEST_ASSERT(r == -1 && errno == ENXIO, "Getting the ratio: %d, errno %d", r, errno);
-	r = __vcpu_device_attr_set(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &scale);
-	TEST_ASSERT(r == -1 && errno == ENXIO, "Setting the ratio: %d, errno %d", r, errno);
+	vm_ioctl(guest.vm, KVM_GET_CLOCK, &data);
+	TEST_ASSERT(!(data.flags & KVM_CLOCK_TSC_STABLE), "KVM_GET_CLOCK says it is stable");
+	pvclock_run_all(&guest);
+	TEST_ASSERT_EQ(pvclock_page(&guest, 0).flags, 0);
+	TEST_ASSERT_EQ(pvclock_page(&guest, 1).flags, 0);
+	pvclock_free_vm(&guest);
 }
 
 /*
- * The TSC has the old and the new function's value at some moment of the ioctl, and
- * the clock at its new reference, which is taken until it is got: neither steps.
+ * With two rates each vCPU's clock is its own, and never goes back, neither at a new
+ * reference nor when the master clock takes over as the rates are equal again.
  */
-static void test_set_tsc_khz(struct guest *unused)
+static void test_two_rates(void)
 {
-	struct guest guest = new_guest(1);
-	struct kvm_vcpu *vcpu = guest.vcpus[0];
-	struct reading before = run_vcpu(vcpu), after;
-	struct pvclock_vcpu_time_info old_clock = get_clock_guest(vcpu), clock;
-	struct tsc_scale old = get_tsc_scale(vcpu), new;
-	unsigned long khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
-	u64 start, set, ref, end;
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info own, page;
+	struct kvm_clock_data data = {};
+	struct pvclock_reading reading;
+	int i, id;
+	u64 ns;
 
-	start = rdtsc();
-	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
-	set = rdtsc();
-	clock = get_clock_guest(vcpu);
-	end = rdtsc();
-	new = get_tsc_scale(vcpu);
+	pvclock_run_all(&guest);
+	set_other_rate(&guest, 1);
 
-	TEST_ASSERT(tsc_at(&new, start) <= tsc_at(&old, start) &&
-		    tsc_at(&new, set) >= tsc_at(&old, set), "The TSC steps");
+	for (i = 0; i < 100; i++) {
+		id = i & 1;
+		reading = pvclock_run(&guest, id);
+		own = pvclock_page(&guest, id);
 
-	for (ref = start; ref < end && tsc_at(&new, ref) < clock.tsc_timestamp; ref++)
-		;
-	TEST_ASSERT(tsc_at(&new, ref) == clock.tsc_timestamp,
-		    "The clock's reference is not from when its rate changed");
-	TEST_ASSERT_EQ((u64)clock.system_time, clock_at(&old_clock, tsc_at(&old, ref)));
+		/* A new reference: the old clock at that TSC is not ahead. */
+		reading = pvclock_run_wrmsr(&guest, id, MSR_KVM_SYSTEM_TIME_NEW,
+					    pvclock_page_gpa(&guest, id) | KVM_MSR_ENABLED);
+		page = pvclock_page(&guest, id);
+		if (has_scaling())
+			TEST_ASSERT(page.system_time >= pvclock_at(&own, page.tsc_timestamp),
+				    "The clock of vCPU %d went back by %lu ns", id,
+				    pvclock_at(&own, page.tsc_timestamp) - page.system_time);
+		TEST_ASSERT_EQ(page.flags, 0);
+	}
 
-	after = run_vcpu(vcpu);
-	TEST_ASSERT(after.tsc > before.tsc && after.ns > before.ns,
-		    "The guest's TSC or clock goes back");
-	assert_guest_clock(&guest, &clock);
-	free_guest(&guest);
+	ns = pvclock_run(&guest, 1).ns;
+	set_vm_rate(&guest, 1);
+	/* An emulated TSC was moved on. */
+	vcpu_set_tsc_offset(guest.vcpus[1], vcpu_get_tsc_offset(guest.vcpus[0]));
+	reading = pvclock_run(&guest, 1);
+	TEST_ASSERT(reading.ns >= ns, "The clock of vCPU 1 went back by %lu ns", ns - reading.ns);
+	pvclock_run_all(&guest);
+	page = pvclock_page(&guest, 0);
+	TEST_ASSERT_EQ(page.flags, STABLE);
+	vm_ioctl(guest.vm, KVM_GET_CLOCK, &data);
+	TEST_ASSERT(data.flags & KVM_CLOCK_TSC_STABLE, "The master clock didn't come back");
+	assert_stable(&guest, &page);
+	pvclock_free_vm(&guest);
 }
 
-/* As VMMs do it, for one vCPU after the other: they have the same TSC. */
-static void test_set_tsc_khz_before_run(struct guest *unused)
+/* Into a new VM, at each rate that can stand in for the guest's TSC. */
+static void test_restore(void)
 {
-	struct guest guest = new_guest(NR_VCPUS);
-	unsigned long khz = __vcpu_ioctl(guest.vcpus[0], KVM_GET_TSC_KHZ, NULL);
+	struct pvclock_vm guest = create_vm(4), restored;
+	struct pvclock_vcpu_time_info clock = read_page(&guest);
+	struct pvclock_saved saved;
+	int i;
+
+	saved = pvclock_save(&guest);
+	assert_stable(&guest, &clock);
+	for (i = 0; i < 4; i++) {
+		restored = pvclock_restore(&saved, 4);
+		/* The next one is saved before and after the first run. */
+		if (i & 1)
+			assert_stable(&restored, &clock);
+		saved = pvclock_save(&restored);
+		pvclock_free_vm(&restored);
+	}
+	restored = pvclock_restore(&saved, 4);
+	assert_stable(&restored, &clock);
+	pvclock_free_vm(&restored);
+	pvclock_free_vm(&guest);
+}
+
+/* A structure of a host whose TSC was calibrated differently is installed verbatim. */
+static void test_restore_other_calibration(void)
+{
+	static const int ppm[] = { -200, -1, 0, 1, 200, -200, 7, 199 };
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock = read_page(&guest);
+	int i;
+
+	clock.version = 0;
+	for (i = 0; i < ARRAY_SIZE(ppm); i++) {
+		clock = change_rate(clock, vcpu_tsc_now(guest.vcpus[0]), ppm[i]);
+		vcpu_set_clock_guest(guest.vcpus[0], &clock);
+		assert_stable(&guest, &clock);
+		clock = change_rate(clock, vcpu_tsc_now(guest.vcpus[0]), -ppm[i]);
+	}
+	pvclock_free_vm(&guest);
+}
+
+/* vCPUs' offsets differ, the clock is one, SET and GET are functions of the vCPU's TSC. */
+static void test_restore_offsets(void)
+{
+	struct pvclock_vm guest = create_vm(3), restored;
 	struct pvclock_vcpu_time_info clock;
+	struct pvclock_saved saved;
 	int i;
 
-	for (i = 0; i < guest.nr_vcpus; i++)
-		vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ, (void *)(khz + khz / 4));
-	clock = get_clock_guest(guest.vcpus[0]);
-	assert_guest_clock(&guest, &clock);
-	free_guest(&guest);
+	for (i = 0; i < 3; i++)
+		vcpu_set_tsc_offset(guest.vcpus[i], vcpu_get_tsc_offset(guest.vcpus[i]) +
+				    i * 123456789);
+	pvclock_run_all(&guest);
+	clock = pvclock_page(&guest, 0);
+	pvclock_assert_clock(&guest, &clock, 0);
+
+	saved = pvclock_save(&guest);
+	restored = pvclock_restore(&saved, 3);
+	pvclock_assert_clock(&restored, &clock, 0);
+
+	/* By another vCPU, as a function of its TSC. */
+	saved.clock = vcpu_get_clock_guest(guest.vcpus[2]);
+	vcpu_set_clock_guest(restored.vcpus[2], &saved.clock);
+	pvclock_assert_clock(&restored, &clock, 0);
+	pvclock_free_vm(&restored);
+	pvclock_free_vm(&guest);
 }
 
-/* Without hardware for it, KVM makes a TSC run faster by steps at each exit. */
-static void test_enodata_emulated_tsc_rate(struct guest *guest)
+/* References are renewed by whole periods: recent, and the same function. */
+static void test_reference(void)
 {
-	struct kvm_vcpu *vcpu = guest->vcpus[0];
-	struct pvclock_vcpu_time_info saved = get_clock_guest(vcpu);
-	unsigned long khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock = read_page(&guest), page;
+	u64 base = vcpu_get_tsc_offset(guest.vcpus[0]), now;
+	int i, bits;
 
-	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
-	assert_no_guest_clock(guest, vcpu, &saved);
-}
+	/* A rate whose period is some us. */
+	clock.version = 0;
+	clock.tsc_to_system_mul &= ~GENMASK(17, 0);
+	vcpu_set_clock_guest(guest.vcpus[0], &clock);
 
-/*
- * The clock's reference stays while the TSC is written, and so is older than
- * what the TSC has to catch up with: that must not take the TSC far ahead.
- */
-static void test_emulated_tsc_rate_and_tsc_write(struct guest *unused)
-{
-	struct guest guest = new_guest(1);
-	struct kvm_vcpu *vcpu = guest.vcpus[0];
-	unsigned long khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
-	u64 tsc;
+	for (bits = 30; bits < 60; bits += 3) {
+		/* Move the TSC on, and F with it. */
+		for (i = 0; i < 2; i++)
+			vcpu_set_tsc_offset(guest.vcpus[i], base + BIT_ULL(bits) + 12345);
+		now = vcpu_tsc_now(guest.vcpus[0]);
+		page = read_page(&guest);
+		pvclock_assert_recent(&page, now, "The page");
+		page = clock;
+		page.tsc_timestamp += vcpu_get_tsc_offset(guest.vcpus[0]) - base;
+		assert_stable(&guest, &page);
 
-	run_vcpu(vcpu);
-	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
-	vcpu_set_msr(vcpu, MSR_IA32_TSC, BIT_ULL(50));
-	tsc = run_vcpu(vcpu).tsc;
-	TEST_ASSERT(tsc - BIT_ULL(50) < TSC_AHEAD,
-		    "The TSC went from 2^50 to %#lx", tsc);
-	free_guest(&guest);
-}
-
-/* The same clock gives the same Hyper-V page, computed anew. */
-static void test_hv_tsc_page(struct guest *guest)
-{
-	struct hv_tsc_page *page = guest_copy(guest, hv_tsc_page);
-	struct pvclock_vcpu_time_info saved = get_clock_guest(guest->vcpus[0]);
-	struct hv_tsc_page before = *page, disturbed;
-
-	disturb_clock(guest);
-	run_all(guest);
-	disturbed = *page;
-	TEST_ASSERT(disturbed.offset != before.offset,
-		    "The Hyper-V TSC page does not follow KVM_SET_CLOCK");
-
-	set_clock_guest(guest->vcpus[0], &saved);
-	assert_guest_clock(guest, &saved);
-	TEST_ASSERT(page->sequence != disturbed.sequence,
-		    "KVM_SET_CLOCK_GUEST did not update the Hyper-V TSC page");
-	TEST_ASSERT_EQ(page->scale, before.scale);
-	TEST_ASSERT_EQ(page->offset, before.offset);
-}
-
-/*
- * The reference stays, the TSC restarts, and so the reference is from before the
- * TSC's zero.  The page and the clock in units of 100 ns differ by less than four
- * units: the page rounds three times, the conversion of the clock once.
- */
-static void test_hv_wrapped_reference(struct guest *guest)
-{
-	struct hv_tsc_page *page = guest_copy(guest, hv_tsc_page);
-	struct pvclock_vcpu_time_info clock;
-	s64 error;
-	u64 tsc;
-	int i;
-
-	for (i = 0; i < guest->nr_vcpus; i++)
-		vcpu_set_msr(guest->vcpus[i], MSR_IA32_TSC, 1000);
-
-	run_all(guest);
-	tsc = run_vcpu(guest->vcpus[0]).tsc;
-	clock = get_clock_guest(guest->vcpus[0]);
-	TEST_ASSERT((s64)clock.tsc_timestamp < 0,
-		    "The reference at TSC %#lx is not below zero",
-		    (u64)clock.tsc_timestamp);
-
-	error = (u64)((__uint128_t)tsc * page->scale >> 64) + page->offset -
-		clock_at(&clock, tsc) / 100;
-	TEST_ASSERT(error > -4 && error < 4,
-		    "The Hyper-V TSC page is off by %ld units of 100 ns", error);
-}
-
-static const struct {
-	const char *name;
-	void (*run)(int nr_vcpus);
-} restore_tests[] = {
-	{ "get before the first run", test_get_before_run },
-	{ "restore after KVM_SET_CLOCK", test_restore_after_set_clock },
-	{ "restore after the guest switched MSRs", test_restore_after_msr_switch },
-	{ "live update: new VM, same TSC", test_live_update },
-	{ "migration: new VM, TSC moved on", test_migration },
-	{ "wrapped reference", test_wrapped_reference },
-	{ "version and flags are ignored", test_ignored_fields },
-};
-
-enum condition {
-	ALWAYS,
-	WITH_HYPERV,
-	WITH_SCALING,
-	WITHOUT_SCALING,
-};
-
-static const struct {
-	const char *name;
-	void (*run)(struct guest *guest);
-	enum condition when;
-} guest_tests[] = {
-	{ "Hyper-V TSC page", test_hv_tsc_page, WITH_HYPERV },
-	{ "Hyper-V TSC page, wrapped reference", test_hv_wrapped_reference, WITH_HYPERV },
-	{ "EFAULT", test_efault },
-	{ "EINVAL: mul 0", test_einval_mul_0 },
-	{ "EINVAL: shift 32", test_einval_shift_32 },
-	{ "EINVAL: shift 127", test_einval_shift_127 },
-	{ "EINVAL: shift -32", test_einval_shift_minus_32 },
-	{ "EINVAL: shift -128", test_einval_shift_minus_128 },
-	{ "EINVAL: pad0", test_einval_pad0 },
-	{ "EINVAL: pad[0]", test_einval_pad_first },
-	{ "EINVAL: pad[1]", test_einval_pad_last },
-	{ "EINVAL: flag GUEST_STOPPED", test_einval_guest_stopped },
-	{ "EINVAL: unknown flag", test_einval_unknown_flag },
-	{ "ERANGE: absurd rates", test_erange_absurd_rate },
-	{ "ERANGE: limits of the rate", test_erange_rate_tolerance },
-	{ "ERANGE: reference ahead", test_erange_reference_ahead },
-	{ "old MSR", test_old_msr },
-	{ "TSCs that do not match", test_unmatched_tscs },
-	{ "ENODATA: TSC rates differ", test_enodata_tsc_rates_differ },
-	{ "ENODATA: emulated TSC rate", test_enodata_emulated_tsc_rate, WITHOUT_SCALING },
-	{ "emulated TSC rate, TSC write", test_emulated_tsc_rate_and_tsc_write, WITHOUT_SCALING },
-	{ "ENXIO: KVM_VCPU_TSC_SCALE", test_enxio_tsc_scale, WITHOUT_SCALING },
-	{ "KVM_VCPU_TSC_SCALE", test_tsc_scale, WITH_SCALING },
-	{ "KVM_SET_TSC_KHZ", test_set_tsc_khz, WITH_SCALING },
-	{ "KVM_SET_TSC_KHZ before the first run", test_set_tsc_khz_before_run, WITH_SCALING },
-};
-
-static void run_restore_tests(int nr_rates)
-{
-	static const int nr_vcpus[] = { 1, NR_VCPUS };
-	int rate, nr, i;
-
-	for (rate = 0; rate < nr_rates; rate++) {
-		set_tsc_rate(rate);
-		for (nr = 0; nr < ARRAY_SIZE(nr_vcpus); nr++) {
-			for (i = 0; i < ARRAY_SIZE(restore_tests); i++) {
-				restore_tests[i].run(nr_vcpus[nr]);
-				ksft_test_result_pass("%s, %d vCPU(s), %s\n",
-						      restore_tests[i].name,
-						      nr_vcpus[nr],
-						      tsc_rates[rate].name);
-			}
-		}
-	}
-	set_tsc_rate(0);
-}
-
-/* A guest that has run and that has the Hyper-V TSC page, if KVM has that. */
-static struct guest new_guest_with_pages(void)
-{
-	struct guest guest = new_guest(NR_VCPUS);
-	struct hv_tsc_page *page;
-
-	if (!kvm_has_cap(KVM_CAP_HYPERV_TIME)) {
-		run_all(&guest);
-		return guest;
-	}
-
-	allow_hyperv(&guest);
-	enable_hv_tsc_page(&guest);
-	run_all(&guest);
-
-	page = guest_copy(&guest, hv_tsc_page);
-	TEST_ASSERT(page->sequence, "KVM does not update the Hyper-V TSC page");
-	return guest;
-}
-
-static void run_guest_tests(void)
-{
-	static const char * const why_not[] = {
-		[WITH_HYPERV] = "KVM has no Hyper-V clock",
-		[WITH_SCALING] = "the TSC can't be scaled",
-		[WITHOUT_SCALING] = "the TSC can be scaled",
-	};
-	bool can_run[] = {
-		[ALWAYS] = true,
-		[WITH_HYPERV] = kvm_has_cap(KVM_CAP_HYPERV_TIME),
-		[WITH_SCALING] = kvm_has_cap(KVM_CAP_TSC_CONTROL),
-		[WITHOUT_SCALING] = !kvm_has_cap(KVM_CAP_TSC_CONTROL),
-	};
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(guest_tests); i++) {
-		struct guest guest;
-
-		if (!can_run[guest_tests[i].when]) {
-			ksft_test_result_skip("%s: %s\n", guest_tests[i].name,
-					      why_not[guest_tests[i].when]);
-			continue;
-		}
-
-		guest = new_guest_with_pages();
-		guest_tests[i].run(&guest);
-		free_guest(&guest);
-		ksft_test_result_pass("%s\n", guest_tests[i].name);
-	}
-}
-
-static void usage(const char *name)
-{
-	printf("Usage: %s [-h] [-n]\n"
-	       " -h: print this text\n"
-	       " -n: only the host's TSC rate, leave out TSC scaling\n", name);
-}
-
-int main(int argc, char *argv[])
-{
-	int nr_rates = get_nr_tsc_rates();
-	int opt;
-
-	while ((opt = getopt(argc, argv, "hn")) != -1) {
-		switch (opt) {
-		case 'n':
-			nr_rates = 1;
+		/* Restore F, now with a reference that is long ago. */
+		if ((s64)pvclock_at(&clock, vcpu_tsc_now(guest.vcpus[0]) + BIT_ULL(40)) < 0)
 			break;
-		default:
-			usage(argv[0]);
-			exit(opt == 'h' ? KSFT_PASS : KSFT_FAIL);
-		}
+		vcpu_set_clock_guest(guest.vcpus[0], &clock);
+		now = vcpu_tsc_now(guest.vcpus[0]);
+		page = read_page(&guest);
+		pvclock_assert_recent(&page, now, "The page");
+		assert_stable(&guest, &clock);
+		base = vcpu_get_tsc_offset(guest.vcpus[0]);
+	}
+	pvclock_free_vm(&guest);
+}
+
+/*
+ * 10^9 * 2^(32 - shift) / mul Hz is within 1 ns per second of the rate that the host's
+ * kHz and the vCPU's ratio make.
+ */
+static void assert_rate(struct pvclock_vm *guest, const struct pvclock_vcpu_time_info *clock)
+{
+	struct vcpu_tsc tsc = vcpu_get_tsc(guest->vcpus[0]);
+	double expected = 1000.0 * host_tsc_khz() * tsc.ratio / BIT_ULL(tsc.frac_bits);
+	double hz = 1.0 * NSEC_PER_SEC * BIT_ULL(32) / clock->tsc_to_system_mul;
+	double error;
+	int i;
+
+	for (i = 0; i < clock->tsc_shift; i++)
+		hz /= 2;
+	for (i = 0; i > clock->tsc_shift; i--)
+		hz *= 2;
+
+	error = (hz / expected - 1) * NSEC_PER_SEC;
+	TEST_ASSERT(error > -1 && error < 1,
+		    "The clock is for a TSC of %.3f Hz, but the TSC runs at %.3f Hz",
+		    hz, expected);
+}
+
+/* A new F passes through the value at a TSC value during the ioctl, at the TSC's rate. */
+static void test_set_clock(void)
+{
+	static const u64 values[] = {
+		1000 * NSEC_PER_SEC, 10 * NSEC_PER_SEC, 0, 10000 * NSEC_PER_SEC, 1,
+	};
+	struct pvclock_vm guest = create_vm(2);
+	struct kvm_clock_data data = {};
+	struct pvclock_vcpu_time_info page;
+	u64 start, end;
+	int i;
+
+	pvclock_run_all(&guest);
+	for (i = 0; i < ARRAY_SIZE(values); i++) {
+		data.clock = values[i];
+		start = vcpu_tsc_now(guest.vcpus[0]);
+		vm_ioctl(guest.vm, KVM_SET_CLOCK, &data);
+		end = vcpu_tsc_now(guest.vcpus[0]);
+
+		page = read_page(&guest);
+		/* F begins with its reference, which can be later than the first reading. */
+		if ((s64)(page.tsc_timestamp - start) > 0)
+			start = page.tsc_timestamp;
+		TEST_ASSERT(pvclock_at(&page, start) <= values[i] &&
+			    pvclock_at(&page, end) >= values[i],
+			    "Set to %lu ns, but the clock goes from %lu to %lu ns meanwhile",
+			    values[i], pvclock_at(&page, start), pvclock_at(&page, end));
+		assert_rate(&guest, &page);
+		assert_stable(&guest, &page);
+	}
+	pvclock_free_vm(&guest);
+}
+
+/*
+ * Rates that are set vCPU by vCPU: the TSCs match again in the end, the clock goes on,
+ * and its rate is the new one.
+ */
+static void test_set_tsc_khz(void)
+{
+	struct pvclock_vm guest = create_vm(3);
+	struct pvclock_vcpu_time_info old, page;
+	unsigned long khz = 1234567;
+	u64 ns[3];
+	int i;
+
+	pvclock_allow_hyperv(&guest);
+	pvclock_run_all(&guest);
+	pvclock_enable_hv_page(&guest);
+	for (i = 0; i < 3; i++)
+		ns[i] = pvclock_run(&guest, i).ns;
+
+	for (i = 0; i < 3; i++) {
+		vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ, (void *)khz);
+		if (i == 1)
+			pvclock_run_all(&guest);
+	}
+	for (i = 0; i < 3; i++)
+		TEST_ASSERT(pvclock_run(&guest, i).ns >= ns[i], "vCPU %d's clock went back", i);
+	page = pvclock_page(&guest, 0);
+	assert_rate(&guest, &page);
+	TEST_ASSERT(pvclock_hv_page(&guest).sequence, "The Hyper-V page didn't come back");
+	assert_stable(&guest, &page);
+
+	/* The whole VM's rate at once: F is continuous, to the snapshot's ns. */
+	old = page;
+	pvclock_free_vm(&guest);
+
+	guest = create_vm(1);
+	old = read_page(&guest);
+	ns[0] = pvclock_at(&old, vcpu_tsc_now(guest.vcpus[0]));
+	vcpu_ioctl(guest.vcpus[0], KVM_SET_TSC_KHZ, (void *)khz);
+	page = read_page(&guest);
+	ns[1] = pvclock_at(&page, page.tsc_timestamp);
+	TEST_ASSERT(ns[1] >= ns[0], "The clock went back by %lu ns", ns[0] - ns[1]);
+	assert_rate(&guest, &page);
+	assert_stable(&guest, &page);
+	pvclock_free_vm(&guest);
+}
+
+/* Whatever makes KVM update the clock: F stays. */
+static void test_updates(void)
+{
+	struct pvclock_vm guest = create_vm(3);
+	struct pvclock_vcpu_time_info clock;
+	u64 gpa;
+	int i;
+
+	pvclock_allow_hyperv(&guest);
+	clock = read_page(&guest);
+	pvclock_run_all(&guest);
+
+	for (i = 0; i < 3; i++) {
+		gpa = pvclock_page_gpa(&guest, i) | KVM_MSR_ENABLED;
+
+		vcpu_set_msr(guest.vcpus[i], MSR_KVM_SYSTEM_TIME_NEW, gpa);
+		assert_stable(&guest, &clock);
+		pvclock_run_wrmsr(&guest, i, MSR_KVM_SYSTEM_TIME_NEW, gpa);
+		assert_stable(&guest, &clock);
+		vcpu_ioctl(guest.vcpus[i], KVM_KVMCLOCK_CTRL, NULL);
+		pvclock_run(&guest, i);
+		TEST_ASSERT_EQ(pvclock_page(&guest, i).flags, STABLE | PVCLOCK_GUEST_STOPPED);
+		/* The flag is the guest's to clear: take it as a part of the page. */
+		((struct pvclock_vcpu_time_info *)
+		 addr_gpa2hva(guest.vm, gpa & ~1ULL))->flags &= ~PVCLOCK_GUEST_STOPPED;
+		vcpu_set_tsc_offset(guest.vcpus[i], vcpu_get_tsc_offset(guest.vcpus[i]));
+		assert_stable(&guest, &clock);
+		vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ,
+			   (void *)(long)__vcpu_ioctl(guest.vcpus[i], KVM_GET_TSC_KHZ, NULL));
+		assert_stable(&guest, &clock);
+	}
+	pvclock_enable_hv_page(&guest);
+	assert_stable(&guest, &clock);
+	pvclock_free_vm(&guest);
+}
+
+/* The boot vCPU's old MSR: no stable bit, references of now, and F stays. */
+static void test_old_msr(void)
+{
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock, page;
+	struct pvclock_reading reading;
+	u64 gpa, late;
+	int i;
+
+	clock = read_page(&guest);
+	pvclock_run_all(&guest);
+	gpa = pvclock_page_gpa(&guest, 0) | KVM_MSR_ENABLED;
+	pvclock_run_wrmsr(&guest, 0, MSR_KVM_SYSTEM_TIME, gpa);
+	for (i = 0; i < 2; i++) {
+		reading = pvclock_run(&guest, i);
+		page = pvclock_page(&guest, i);
+		TEST_ASSERT_EQ(page.flags, 0);
+		TEST_ASSERT_EQ(page.system_time, pvclock_at(&clock, page.tsc_timestamp));
+		/* floor(a) + floor(b) is at most 2 below floor(a + b): shift and division. */
+		late = pvclock_at(&clock, reading.tsc) - reading.ns;
+		TEST_ASSERT(late <= 2, "vCPU %d's clock is off by %ld ns", i, -late);
 	}
 
+	pvclock_run_wrmsr(&guest, 0, MSR_KVM_SYSTEM_TIME_NEW, gpa);
+	assert_stable(&guest, &clock);
+	pvclock_free_vm(&guest);
+}
+
+/* Ways to move vCPU @id's TSC on by @cycles, less those that pass meanwhile. */
+static void write_offset(struct pvclock_vm *guest, int id, u64 cycles)
+{
+	struct kvm_vcpu *vcpu = guest->vcpus[id];
+
+	vcpu_set_tsc_offset(vcpu, vcpu_get_tsc_offset(vcpu) + cycles);
+}
+
+static void write_msr(struct pvclock_vm *guest, int id, u64 cycles)
+{
+	struct kvm_vcpu *vcpu = guest->vcpus[id];
+
+	vcpu_set_msr(vcpu, MSR_IA32_TSC, vcpu_tsc_now(vcpu) + cycles);
+}
+
+static void guest_write_tsc(struct pvclock_vm *guest, int id, u64 cycles)
+{
+	pvclock_run_wrmsr(guest, id, MSR_IA32_TSC, vcpu_tsc_now(guest->vcpus[id]) + cycles);
+}
+
+static void guest_write_tsc_adjust(struct pvclock_vm *guest, int id, u64 cycles)
+{
+	pvclock_run_wrmsr(guest, id, MSR_IA32_TSC_ADJUST,
+			  vcpu_get_msr(guest->vcpus[id], MSR_IA32_TSC_ADJUST) + cycles);
+}
+
+static const struct {
+	void (*write)(struct pvclock_vm *guest, int id, u64 cycles);
+	const char *name;
+} tsc_writes[] = {
+	{ write_offset, "KVM_VCPU_TSC_OFFSET" },
+	{ write_msr, "KVM_SET_MSRS" },
+	{ guest_write_tsc, "WRMSR TSC" },
+	{ guest_write_tsc_adjust, "WRMSR TSC_ADJUST" },
+};
+
+/*
+ * One vCPU's TSC is changed, then vCPU 0's page and Hyper-V's change with it, without
+ * GET; when the TSCs match again, in whatever order, all of it comes back.
+ */
+static void __test_tsc_write(int how, int id)
+{
+	struct pvclock_vm guest = create_vm(3);
+	struct pvclock_vcpu_time_info clock, page, moved;
+	u64 offset;
+	int i;
+
+	pvclock_allow_hyperv(&guest);
+	clock = read_page(&guest);
+	pvclock_run_all(&guest);
+	pvclock_enable_hv_page(&guest);
+	pvclock_run_all(&guest);
+	TEST_ASSERT(pvclock_hv_page(&guest).sequence, "No Hyper-V page");
+	offset = vcpu_get_tsc_offset(guest.vcpus[id]);
+
+	/* Days on, as a write of a TSC that is near to the last one means the same TSC. */
+	tsc_writes[how].write(&guest, id, BIT_ULL(50));
+	pvclock_run_all(&guest);
+	TEST_ASSERT(vcpu_get_tsc_offset(guest.vcpus[id]) - offset > BIT_ULL(49),
+		    "The TSC of vCPU %d wasn't moved on", id);
+	for (i = 0; i < 3; i++) {
+		page = pvclock_page(&guest, i);
+		moved = clock;
+		moved.tsc_timestamp += vcpu_get_tsc_offset(guest.vcpus[i]) - offset;
+		TEST_ASSERT(!page.flags, "vCPU %d's page is still stable", i);
+		pvclock_assert_same(&moved, &page, vcpu_tsc_now(guest.vcpus[i]), "The page");
+	}
+	TEST_ASSERT(!pvclock_hv_page(&guest).sequence, "The Hyper-V page is still in use");
+
+	for (i = 0; i < 3; i++)
+		if (i != id)
+			vcpu_set_tsc_offset(guest.vcpus[i], vcpu_get_tsc_offset(guest.vcpus[id]));
+	moved = clock;
+	moved.tsc_timestamp += vcpu_get_tsc_offset(guest.vcpus[0]) - offset;
+	pvclock_run_all(&guest);
+	TEST_ASSERT(pvclock_hv_page(&guest).sequence, "The Hyper-V page didn't come back");
+	assert_stable(&guest, &moved);
+	pvclock_free_vm(&guest);
+}
+
+static void test_tsc_writes(void)
+{
+	int how, id;
+
+	for (how = 0; how < ARRAY_SIZE(tsc_writes); how++) {
+		for (id = 0; id < 3; id++) {
+			pr_debug("%s, vCPU %d\n", tsc_writes[how].name, id);
+			__test_tsc_write(how, id);
+		}
+	}
+}
+
+/* A vCPU that is plugged in has the TSC of the others, whoever set that. */
+static void test_plug(void)
+{
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock;
+	int i;
+
+	pvclock_allow_hyperv(&guest);
+	for (i = 0; i < 2; i++) {
+		if (has_scaling())
+			vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ, (void *)1234567L);
+		vcpu_set_tsc_offset(guest.vcpus[i], BIT_ULL(45));
+	}
+	clock = read_page(&guest);
+	pvclock_run_all(&guest);
+	pvclock_enable_hv_page(&guest);
+
+	for (i = 2; i < 6; i++) {
+		pvclock_add_vcpu(&guest);
+		TEST_ASSERT_EQ(vcpu_get_tsc_offset(guest.vcpus[i]), BIT_ULL(45));
+		TEST_ASSERT_EQ(__vcpu_ioctl(guest.vcpus[i], KVM_GET_TSC_KHZ, NULL),
+			       __vcpu_ioctl(guest.vcpus[0], KVM_GET_TSC_KHZ, NULL));
+		assert_stable(&guest, &clock);
+		TEST_ASSERT(pvclock_hv_page(&guest).sequence, "The Hyper-V page went away");
+	}
+	pvclock_free_vm(&guest);
+}
+
+static void assert_hv_near(u64 hv, u64 ns, const char *what)
+{
+	s64 diff = hv - ns / 100;
+
+	/*
+	 * Four fractions are dropped: of the product and of F/100, at the reference and
+	 * now, two in each direction.
+	 */
+	TEST_ASSERT(diff >= -2 && diff <= 2, "%s is off by %ld units of 100 ns", what, diff);
+}
+
+/* Hyper-V's page and counter are F/100, for whatever F and TSC there are. */
+static void test_hyperv(void)
+{
+	static const u64 offsets[] = { 0, BIT_ULL(45), BIT_ULL(63), -BIT_ULL(50) };
+	static const u64 values[] = { 0, NSEC_PER_SEC, BIT_ULL(53), BIT_ULL(62) };
+	struct pvclock_vm guest = create_vm(2);
+	struct pvclock_vcpu_time_info clock;
+	struct hv_tsc_page page;
+	u64 tsc, counter, before;
+	int i, j;
+
+	pvclock_allow_hyperv(&guest);
+	pvclock_run_all(&guest);
+	pvclock_enable_hv_page(&guest);
+	clock = read_page(&guest);
+	clock.version = 0;
+
+	for (i = 0; i < ARRAY_SIZE(offsets) * ARRAY_SIZE(values); i++) {
+		for (j = 0; j < 2; j++)
+			vcpu_set_tsc_offset(guest.vcpus[j], offsets[i / ARRAY_SIZE(values)]);
+		clock.tsc_timestamp = vcpu_tsc_now(guest.vcpus[0]);
+		clock.system_time = values[i % ARRAY_SIZE(values)];
+		vcpu_set_clock_guest(guest.vcpus[0], &clock);
+
+		tsc = pvclock_run(&guest, 0).tsc;
+		page = pvclock_hv_page(&guest);
+		TEST_ASSERT(page.sequence, "No Hyper-V page");
+		for (j = 0; j < 1000; j++, tsc += BIT_ULL(30) + 1)
+			assert_hv_near(hv_tsc_page_at(&page, tsc), pvclock_at(&clock, tsc),
+				       "The page");
+
+		before = pvclock_at(&clock, vcpu_tsc_now(guest.vcpus[0]));
+		counter = vcpu_get_msr(guest.vcpus[0], HV_X64_MSR_TIME_REF_COUNT);
+		TEST_ASSERT(counter >= before / 100 &&
+			    counter <= pvclock_at(&clock, vcpu_tsc_now(guest.vcpus[0])) / 100,
+			    "The counter is %lu, F/100 was %lu before", counter, before / 100);
+	}
+	pvclock_free_vm(&guest);
+}
+
+/* The clock that a host with a TSC of @khz has for its guests. */
+static struct pvclock_vcpu_time_info native_clock(unsigned long khz)
+{
+	struct pvclock_vcpu_time_info clock = {};
+	__uint128_t mul = ((__uint128_t)1000000 << 64) / khz;
+
+	/* mul / 2^64 ns per cycle: normalize to 32 bits. */
+	for (clock.tsc_shift = -32; !(mul >> 63); clock.tsc_shift--)
+		mul <<= 1;
+	for (clock.tsc_shift += 32; mul >> 64; clock.tsc_shift++)
+		mul >>= 1;
+	clock.tsc_to_system_mul = (u64)mul >> 32;
+	return clock;
+}
+
+/* Let the vCPU's TSC go on from where it is, at @khz, natively or scaled. */
+static void change_host(struct kvm_vcpu *vcpu, unsigned long khz)
+{
+	struct vcpu_tsc tsc = vcpu_get_tsc(vcpu);
+	u64 host_tsc = rdtsc(), value = vcpu_tsc_at(&tsc, host_tsc);
+
+	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+	tsc = vcpu_get_tsc(vcpu);
+	vcpu_set_tsc_offset(vcpu, tsc.offset + value - vcpu_tsc_at(&tsc, host_tsc));
+}
+
+/*
+ * From natively to scaled and over hosts whose TSCs were calibrated differently, at
+ * random rates: F is what it was at first.
+ */
+static void test_migrations(void)
+{
+	static const int ppm[] = { -200, -1, 0, 1, 200 };
+	unsigned long khz, host = host_tsc_khz();
+	struct pvclock_vcpu_time_info clock, saved;
+	struct pvclock_vm guest = create_vm(1);
+	struct kvm_vcpu *vcpu = guest.vcpus[0];
+	int i, j;
+
+	srandom(1);
+	for (i = 0; i < 200; i++) {
+		/* A KVM_SET_TSC_KHZ within the tolerance means the host's rate. */
+		khz = has_scaling() ? host / 4 + random() % (host * 20) : host;
+		vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+		vcpu_set_tsc_offset(vcpu, random() * BIT_ULL(20));
+		clock = native_clock(khz);
+		clock.tsc_timestamp = vcpu_tsc_now(vcpu);
+		vcpu_set_clock_guest(vcpu, &clock);
+		for (j = 0; j < ARRAY_SIZE(ppm); j++) {
+			saved = vcpu_get_clock_guest(vcpu);
+			change_host(vcpu, khz + (long)khz * ppm[j] / 1000000);
+			vcpu_set_clock_guest(vcpu, &saved);
+			assert_stable(&guest, &clock);
+		}
+	}
+	pvclock_free_vm(&guest);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+	bool needs_scaling;
+	bool all_rates;		/* by itself */
+} tests[] = {
+	{ "master clock from the VM's creation", test_new_vm },
+	{ "malformed", test_malformed },
+	{ "EFAULT", test_efault },
+	{ "out of range", test_out_of_range },
+	{ "no function", test_no_function },
+	{ "two rates", test_two_rates },
+	{ "restore", test_restore },
+	{ "restore from another calibration", test_restore_other_calibration },
+	{ "restore with different offsets", test_restore_offsets },
+	{ "reference", test_reference },
+	{ "KVM_SET_CLOCK", test_set_clock },
+	{ "KVM_SET_TSC_KHZ", test_set_tsc_khz, .needs_scaling = true },
+	{ "updates", test_updates },
+	{ "old MSR", test_old_msr },
+	{ "writes of the TSC", test_tsc_writes },
+	{ "new vCPUs", test_plug },
+	{ "Hyper-V", test_hyperv },
+	{ "migrations", test_migrations, .all_rates = true },
+};
+
+static void run_tests(bool all_rates)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(tests); i++) {
+		if (tests[i].all_rates != all_rates)
+			continue;
+		if (tests[i].needs_scaling && !has_scaling())
+			ksft_test_result_skip("%s: no TSC scaling\n", tests[i].name);
+		else
+			ksft_test_result(run_in_child(tests[i].run), "%s, TSC of %lu kHz\n",
+					 tests[i].name, tsc_khz ? : host_tsc_khz());
+	}
+}
+
+int main(void)
+{
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_CLOCK_GUEST));
-	TEST_REQUIRE(sys_clocksource_is_based_on_tsc());
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_GET_TSC_KHZ));
 
 	ksft_print_header();
-	ksft_set_plan(2 * nr_rates * ARRAY_SIZE(restore_tests) +
-		      ARRAY_SIZE(guest_tests));
+	ksft_set_plan(has_scaling() ? 2 * ARRAY_SIZE(tests) - 1 : ARRAY_SIZE(tests));
 
-	run_restore_tests(nr_rates);
-	run_guest_tests();
-
+	run_tests(true);
+	run_tests(false);
+	if (has_scaling()) {
+		/* Neither the ratio nor the rate is round. */
+		tsc_khz = host_tsc_khz() * 7 / 5 + 1;
+		run_tests(false);
+	}
 	ksft_finished();
 }
