@@ -9,7 +9,7 @@
 # IPS is instructions a second, which is also the TSC's rate in Hz. The console is
 # standard output, the second serial port is LOGDIR/verdict.log.
 # LOGDIR also gets bochs.log, bochsrc and boot.iso. The WORDs are the kernel's
-# command line; those that the emulated machine needs are added here.
+# command line, after those that the emulated machine needs: of two the last one counts.
 #
 # Exit status: 0 the machine powered itself off, else anything else happened.
 
@@ -28,7 +28,7 @@ main() {
 	kernel=$1 initramfs=$2 ips=$4 logdir=$5
 	megabytes=$(numfmt --from=iec --to-unit=Mi "$3")
 	shift 5
-	write_iso "$@" "tsc_early_khz=$((ips / 1000))" "${words[@]}"
+	write_iso "tsc_early_khz=$((ips / 1000))" "${words[@]}" "$@"
 	write_bochsrc
 	run
 }

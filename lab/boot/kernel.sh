@@ -19,7 +19,7 @@ root=${boot%/lab/boot}
 . "$root/scripts/progress.sh"
 
 modules=(virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel})
-lab_modules=(crash tsc_unstable)
+lab_modules=(crash tsc_backwards tsc_unstable)
 all_files=1260		# that a build from nothing compiles, about
 
 main() {

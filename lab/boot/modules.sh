@@ -20,7 +20,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/scripts/progress.sh"
 
 built=(kvm kvm-amd kvm-intel)
-lab_modules=(crash tsc_unstable)
+lab_modules=(crash tsc_backwards tsc_unstable)
 all_files=85	# that a build from nothing compiles, about
 
 main() {

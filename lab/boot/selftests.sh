@@ -22,6 +22,7 @@ tests=(
 	kvm_pv_test
 	nested_tsc_adjust_test:vmx_tsc_adjust_test
 	nested_tsc_scaling_test:vmx_nested_tsc_scaling_test
+	pvclock_nested_test
 	pvclock_stress_test
 	pvclock_test
 	system_counter_offset_test

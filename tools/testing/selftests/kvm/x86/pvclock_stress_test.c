@@ -61,7 +61,7 @@ static u64 get_realtime_ns(void)
 /* Options, see usage(). */
 static u64 max_steps = 10000, walk_seconds, walk_seed;
 static u64 thread_seconds = 5, nr_migrations = 10000;
-static const char *other_clocksource, *unstable_file;
+static const char *other_clocksource, *unstable_file, *backwards_file;
 static bool change_clocksource;
 
 static u32 host_khz;
@@ -1739,6 +1739,73 @@ static void test_unstable_tsc(void)
 	kvm_vm_free(r.vm);
 }
 
+/* The host's time in suspend, at least, or at most. */
+static u64 get_suspended_ns(bool at_most)
+{
+	clockid_t clocks[2] = { CLOCK_BOOTTIME, CLOCK_MONOTONIC };
+	struct timespec ts;
+	u64 ns[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		clock_gettime(clocks[i ^ at_most], &ts);
+		ns[i ^ at_most] = timespec_to_ns(ts);
+	}
+	return ns[0] - ns[1];
+}
+
+/* Turn the TSC back by half of what it is, in a suspend that ends at once. */
+static void turn_tsc_back(void)
+{
+	u64 tsc = rdtsc();
+	char word[32];
+
+	snprintf(word, sizeof(word), "%lu", tsc / 2);
+	write_word(backwards_file, word);
+	write_word("/sys/power/state", "disk");
+	TEST_ASSERT(rdtsc() < tsc, "The TSC didn't go back");
+}
+
+/*
+ * The vCPUs' TSCs and the clock don't go back.  The clock is CLOCK_MONOTONIC_RAW, for
+ * good, and as it was when the VM was created, as nothing has updated it since.
+ */
+static void test_backwards_tsc(void)
+{
+	u64 created = get_raw_ns() + get_suspended_ns(false), start;
+	struct pvclock_vm guest = pvclock_create_vm(2, 0);
+	struct raw_offset raw = {
+		.min = -(get_raw_ns() + get_suspended_ns(true)), .max = -created,
+	};
+	struct pvclock_reading before[2], after;
+	struct pvclock_vcpu_time_info clock;
+	struct kvm_clock_data data;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		before[i] = pvclock_run(&guest, i);
+	turn_tsc_back();
+
+	for (i = 0; i < 2; i++) {
+		after = pvclock_run(&guest, i);
+		TEST_ASSERT(after.tsc >= before[i].tsc, "vCPU %d's TSC goes back by %lu", i,
+			    before[i].tsc - after.tsc);
+		TEST_ASSERT(after.ns >= before[i].ns, "vCPU %d's clock goes back by %lu ns", i,
+			    before[i].ns - after.ns);
+		TEST_ASSERT(!(pvclock_page(&guest, i).flags & PVCLOCK_TSC_STABLE_BIT),
+			    "vCPU %d's page is still stable", i);
+	}
+	for (i = 0; i < 100; i++) {
+		start = get_raw_ns() + get_suspended_ns(false);
+		data = get_clock(guest.vm);
+		bound_raw_offset(&raw, data.clock, start, get_raw_ns() + get_suspended_ns(true));
+		TEST_ASSERT(!(data.flags & KVM_CLOCK_TSC_STABLE), "The master clock is in use");
+	}
+	TEST_ASSERT(__vcpu_ioctl(guest.vcpus[0], KVM_GET_CLOCK_GUEST, &clock) &&
+		    errno == ENODATA, "GET: errno %d", errno);
+	pvclock_free_vm(&guest);
+}
+
 /* --- main ------------------------------------------------------------------------ */
 
 static const u64 always = 1;
@@ -1759,6 +1826,10 @@ static const struct test tests[] = {
 
 static const struct test unstable_tests[] = {
 	{ "TSC found unstable", test_unstable_tsc, &always },
+};
+
+static const struct test backwards_tests[] = {
+	{ "TSC that went backwards", test_backwards_tsc, &always },
 };
 
 static void run_test(const struct test *test)
@@ -1808,7 +1879,7 @@ static void run_clocksource_tests(void)
 static void usage(const char *name)
 {
 	printf("Usage: %s [-w steps | -m seconds] [-s seed] [-t seconds] [-n migrations]\n"
-	       "       %s -c | -u file\n"
+	       "       %s -c | -u file | -b file\n"
 	       " -w: how many steps the random walk has (default %lu)\n"
 	       " -m: how long it goes on, instead\n"
 	       " -s: its seed (default: the time)\n"
@@ -1816,7 +1887,9 @@ static void usage(const char *name)
 	       " -n: how many migrations there are at each rate (default %lu)\n"
 	       "     0 for -w, -t or -n skips what it is for\n"
 	       " -c: change the host's clocksource and CLOCK_REALTIME, and restore them\n"
-	       " -u: make the host's TSC unstable by a write to the file, for good\n",
+	       " -u: make the host's TSC unstable by a write to the file, for good\n"
+	       " -b: let the host's TSC go back in a suspend by as many cycles as the test\n"
+	       "     writes to the file, which is to end that suspend\n",
 	       name, name, max_steps, thread_seconds, nr_migrations);
 	exit(KSFT_FAIL);
 }
@@ -1826,7 +1899,7 @@ static void parse_options(int argc, char *argv[])
 	int opt;
 
 	walk_seed = get_raw_ns();
-	while ((opt = getopt(argc, argv, "w:m:s:t:n:cu:")) != -1) {
+	while ((opt = getopt(argc, argv, "w:m:s:t:n:cu:b:")) != -1) {
 		switch (opt) {
 		case 'w':
 			max_steps = atoi_non_negative("Steps", optarg);
@@ -1849,6 +1922,9 @@ static void parse_options(int argc, char *argv[])
 		case 'u':
 			unstable_file = optarg;
 			break;
+		case 'b':
+			backwards_file = optarg;
+			break;
 		default:
 			usage(argv[0]);
 		}
@@ -1867,5 +1943,7 @@ int main(int argc, char *argv[])
 		run_clocksource_tests();
 	if (unstable_file)
 		run_tests(unstable_tests, ARRAY_SIZE(unstable_tests));
+	if (backwards_file)
+		run_tests(backwards_tests, ARRAY_SIZE(backwards_tests));
 	run_tests(tests, ARRAY_SIZE(tests));
 }

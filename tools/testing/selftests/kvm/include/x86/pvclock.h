@@ -55,6 +55,10 @@ struct pvclock_vm pvclock_create_vm(int nr_vcpus, unsigned long tsc_khz);
 void pvclock_free_vm(struct pvclock_vm *guest);
 struct kvm_vcpu *pvclock_add_vcpu(struct pvclock_vm *guest);
 
+/* For guests with code of their own: enable kvmclock, and report its value at @tsc. */
+void pvclock_guest_enable(int id);
+void pvclock_guest_report(int id, u64 tsc);
+
 /* Run the vCPU until it has read its clock. */
 struct pvclock_reading pvclock_run(struct pvclock_vm *guest, int id);
 void pvclock_run_all(struct pvclock_vm *guest);

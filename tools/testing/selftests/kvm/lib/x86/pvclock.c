@@ -25,18 +25,25 @@ static u32 wrmsr_index;
 #define guest_copy(guest, var)	\
 	((typeof(var) *)addr_gva2hva((guest)->vm, (unsigned long)&(var)))
 
+void pvclock_guest_enable(int id)
+{
+	wrmsr(MSR_KVM_SYSTEM_TIME_NEW, (pages_gpa + id * sizeof(*pages)) | KVM_MSR_ENABLED);
+}
+
+void pvclock_guest_report(int id, u64 tsc)
+{
+	GUEST_SYNC_ARGS(0, tsc, __pvclock_read_cycles(&pages[id], tsc), 0, 0);
+}
+
 static void guest_code(int id)
 {
-	u64 tsc;
-
-	wrmsr(MSR_KVM_SYSTEM_TIME_NEW, (pages_gpa + id * sizeof(*pages)) | KVM_MSR_ENABLED);
+	pvclock_guest_enable(id);
 
 	for (;;) {
 		if (READ_ONCE(wrmsr_index))
 			wrmsr(wrmsr_index, wrmsr_value);
 
-		tsc = rdtsc();
-		GUEST_SYNC_ARGS(0, tsc, __pvclock_read_cycles(&pages[id], tsc), 0, 0);
+		pvclock_guest_report(id, rdtsc());
 	}
 }
 
