@@ -9,7 +9,7 @@
 set -euo pipefail
 
 sizes=(1 8 64 256)
-old_calls=(KVM_RUN KVM_GET_TSC_KHZ KVM_GET_CLOCK KVM_SET_CLOCK)
+old_calls=(KVM_RUN First-KVM_RUN KVM_GET_TSC_KHZ KVM_SET_TSC_KHZ KVM_GET_CLOCK KVM_SET_CLOCK)
 new_calls=(KVM_GET_CLOCK_GUEST KVM_SET_CLOCK_GUEST)
 declare -A counts	# of instructions: KERNEL.CALL.VCPUS
 
@@ -27,11 +27,13 @@ read_counts() {
 
 	shift 2
 	while read -r word call size count; do
-		[[ $word != count ]] || counts["$kernel.$call.$size"]=$count
+		# Of what is measured twice and need not be the same, take the lower one.
+		[[ $word != count || ${counts["$kernel.$call.$size"]-$count} -lt $count ]] ||
+			counts["$kernel.$call.$size"]=$count
 	done <"$log"
 	for call; do
 		for size in "${sizes[@]}"; do
-			[[ ${counts["$kernel.$call.$size"]-} ]] ||
+			[[ ${counts["$kernel.$call.$size"]-} || $call.$size == First-KVM_RUN.1 ]] ||
 				{ echo "bench: $log has no figure of $call with $size vCPUs" >&2; exit 1; }
 		done
 	done
@@ -63,7 +65,7 @@ print_row() {
 
 	printf '%-17s%-21s' "$1" "$3"
 	for size in "${sizes[@]}"; do
-		printf '%8d' "${counts["$2.$3.$size"]}"
+		printf '%8s' "${counts["$2.$3.$size"]--}"
 	done
 	echo
 }
@@ -71,9 +73,11 @@ print_row() {
 # What a call may cost at most, for each size in per cent of another call.
 print_goals() {
 	printf '\n%-40s%8s%10s%10s\n' '' 'vCPUs' 'ratio' 'at most'
-	compare KVM_GET_CLOCK_GUEST patched KVM_GET_TSC_KHZ 110 110 110 110
-	compare KVM_SET_CLOCK_GUEST patched KVM_SET_CLOCK 120 105 101 -
+	compare KVM_GET_CLOCK_GUEST patched KVM_GET_TSC_KHZ 105 105 105 105
+	compare KVM_SET_CLOCK_GUEST unpatched KVM_SET_CLOCK 110 102 100 100
+	compare KVM_SET_TSC_KHZ unpatched KVM_SET_TSC_KHZ - - - -
 	compare KVM_RUN unpatched KVM_RUN 100 100 100 100
+	compare First-KVM_RUN unpatched First-KVM_RUN - - - 60
 	echo
 }
 
@@ -85,6 +89,7 @@ compare() {
 	[[ $2 == patched ]] || name+=" $2"
 	for ((i = 0; i < ${#sizes[@]}; i++)); do
 		size=${sizes[i]}
+		[[ ${counts["patched.$1.$size"]-} ]] || continue
 		count=${counts["patched.$1.$size"]} other=${counts["$2.$3.$size"]}
 		ratio=$(((count * 10000 - 1) / other + 1))
 		verdict='       -'

@@ -584,13 +584,37 @@ static const struct {
 };
 
 /*
+ * Move vCPU @id's TSC on by days, as a write of a TSC that is near to the last one means
+ * the same TSC.  All pages agree with F, @clock at the TSC @offset, but are not stable.
+ */
+static void move_tsc(struct pvclock_vm *guest, int how, int id,
+		     const struct pvclock_vcpu_time_info *clock, u64 offset)
+{
+	u64 before = vcpu_get_tsc_offset(guest->vcpus[id]);
+	struct pvclock_vcpu_time_info page, moved;
+	int i;
+
+	tsc_writes[how].write(guest, id, BIT_ULL(50));
+	pvclock_run_all(guest);
+	TEST_ASSERT(vcpu_get_tsc_offset(guest->vcpus[id]) - before > BIT_ULL(49),
+		    "The TSC of vCPU %d wasn't moved on", id);
+	for (i = 0; i < guest->nr_vcpus; i++) {
+		page = pvclock_page(guest, i);
+		moved = *clock;
+		moved.tsc_timestamp += vcpu_get_tsc_offset(guest->vcpus[i]) - offset;
+		TEST_ASSERT(!page.flags, "vCPU %d's page is still stable", i);
+		pvclock_assert_same(&moved, &page, vcpu_tsc_now(guest->vcpus[i]), "The page");
+	}
+}
+
+/*
  * One vCPU's TSC is changed, then vCPU 0's page and Hyper-V's change with it, without
  * GET; when the TSCs match again, in whatever order, all of it comes back.
  */
 static void __test_tsc_write(int how, int id)
 {
 	struct pvclock_vm guest = create_vm(3);
-	struct pvclock_vcpu_time_info clock, page, moved;
+	struct pvclock_vcpu_time_info clock, moved;
 	u64 offset;
 	int i;
 
@@ -602,18 +626,9 @@ static void __test_tsc_write(int how, int id)
 	TEST_ASSERT(pvclock_hv_page(&guest).sequence, "No Hyper-V page");
 	offset = vcpu_get_tsc_offset(guest.vcpus[id]);
 
-	/* Days on, as a write of a TSC that is near to the last one means the same TSC. */
-	tsc_writes[how].write(&guest, id, BIT_ULL(50));
-	pvclock_run_all(&guest);
-	TEST_ASSERT(vcpu_get_tsc_offset(guest.vcpus[id]) - offset > BIT_ULL(49),
-		    "The TSC of vCPU %d wasn't moved on", id);
-	for (i = 0; i < 3; i++) {
-		page = pvclock_page(&guest, i);
-		moved = clock;
-		moved.tsc_timestamp += vcpu_get_tsc_offset(guest.vcpus[i]) - offset;
-		TEST_ASSERT(!page.flags, "vCPU %d's page is still stable", i);
-		pvclock_assert_same(&moved, &page, vcpu_tsc_now(guest.vcpus[i]), "The page");
-	}
+	move_tsc(&guest, how, id, &clock, offset);
+	/* No TSC begins or ceases to match. */
+	move_tsc(&guest, how, id, &clock, offset);
 	TEST_ASSERT(!pvclock_hv_page(&guest).sequence, "The Hyper-V page is still in use");
 
 	for (i = 0; i < 3; i++)
@@ -644,6 +659,7 @@ static void test_plug(void)
 {
 	struct pvclock_vm guest = create_vm(2);
 	struct pvclock_vcpu_time_info clock;
+	u64 offset;
 	int i;
 
 	pvclock_allow_hyperv(&guest);
@@ -651,14 +667,16 @@ static void test_plug(void)
 		if (has_scaling())
 			vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ, (void *)1234567L);
 		vcpu_set_tsc_offset(guest.vcpus[i], BIT_ULL(45));
+		guest_write_tsc_adjust(&guest, i, BIT_ULL(46));
 	}
+	offset = vcpu_get_tsc_offset(guest.vcpus[0]);
 	clock = read_page(&guest);
 	pvclock_run_all(&guest);
 	pvclock_enable_hv_page(&guest);
 
 	for (i = 2; i < 6; i++) {
 		pvclock_add_vcpu(&guest);
-		TEST_ASSERT_EQ(vcpu_get_tsc_offset(guest.vcpus[i]), BIT_ULL(45));
+		TEST_ASSERT_EQ(vcpu_get_tsc_offset(guest.vcpus[i]), offset);
 		TEST_ASSERT_EQ(__vcpu_ioctl(guest.vcpus[i], KVM_GET_TSC_KHZ, NULL),
 			       __vcpu_ioctl(guest.vcpus[0], KVM_GET_TSC_KHZ, NULL));
 		assert_stable(&guest, &clock);
