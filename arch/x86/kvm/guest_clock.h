@@ -16,6 +16,11 @@
 
 #define GUEST_CLOCK_MAX_SHIFT	31
 #define GUEST_CLOCK_MAX_AGE	BIT_ULL(62)	/* cycles */
+/*
+ * Where a period is short, keep references behind TSC values that were read a
+ * moment before, by a VMM, or on a CPU whose TSC is some cycles behind.
+ */
+#define GUEST_CLOCK_MIN_AGE	BIT_ULL(20)	/* cycles */
 
 /* Return F(@tsc), as the guest computes it. */
 static inline u64 guest_clock_read(const struct pvclock_vcpu_time_info *clock,

@@ -508,16 +508,16 @@ static void check_clock(struct model_vcpu *v, struct pvclock_vcpu_time_info cloc
 		    (s64)(clock.system_time - pvclock_at(&model.clock, clock.tsc_timestamp)));
 }
 
-/* The reference was less than @period old at a time between @start and @end. */
+/* The reference was less than @max_age old at a time between @start and @end. */
 static void check_age(struct model_vcpu *v, const struct pvclock_vcpu_time_info *clock,
-		      s64 period, u64 start, u64 end, const char *what)
+		      s64 max_age, u64 start, u64 end, const char *what)
 {
-	s64 min_age = vcpu_tsc_at(&v->tsc, start) - clock->tsc_timestamp;
-	s64 max_age = vcpu_tsc_at(&v->tsc, end) - clock->tsc_timestamp;
+	s64 age = vcpu_tsc_at(&v->tsc, start) - clock->tsc_timestamp;
+	s64 later_age = vcpu_tsc_at(&v->tsc, end) - clock->tsc_timestamp;
 
-	TEST_ASSERT(min_age < period && max_age >= 0,
+	TEST_ASSERT(age < max_age && later_age >= 0,
 		    "The reference of vCPU %u's %s is %ld to %ld cycles old, expected below %ld",
-		    v->vcpu->id, what, min_age, max_age, period);
+		    v->vcpu->id, what, age, later_age, max_age);
 }
 
 /* With the old MSR each page has a reference of its own, on F but between its periods. */
@@ -604,7 +604,7 @@ static void check_get_clock_guest(struct model_vcpu *v)
 	if (!model.in_mode)
 		return;
 
-	check_age(v, &clock, pvclock_period(&clock), start, rdtsc(), "GET");
+	check_age(v, &clock, PVCLOCK_MIN_AGE + pvclock_period(&clock), start, rdtsc(), "GET");
 	if (!model.known)
 		learn_clock(v, &clock);
 	check_clock(v, clock, stable_bit(), "GET");
@@ -723,7 +723,8 @@ static void run(struct model_vcpu *v, u32 msr, u64 value)
 		return;
 
 	if (model.in_mode && was_stale)
-		check_age(v, v->page, model.old_msr ? 1 : pvclock_period(v->page),
+		check_age(v, v->page,
+			  model.old_msr ? 1 : PVCLOCK_MIN_AGE + pvclock_period(v->page),
 			  before.host_tsc, rdtsc(), "page");
 	if (model.in_mode && !model.old_msr && !model.known)
 		learn_clock(v, v->page);
@@ -786,12 +787,17 @@ static u64 random_offset(struct model_vcpu *v)
 }
 
 /* Let the rates of F and CLOCK_MONOTONIC_RAW make a difference. */
-static void let_pass(void)
+static void let_pass_ms(u64 ms)
 {
 	u64 start = get_raw_ns();
 
-	while (get_raw_ns() - start < 20 * NSEC_PER_SEC / 1000)
+	while (get_raw_ns() - start < ms * NSEC_PER_SEC / 1000)
 		;
+}
+
+static void let_pass(void)
+{
+	let_pass_ms(20);
 	note(" let pass");
 }
 
@@ -1588,9 +1594,11 @@ static struct kvm_vcpu *create_spare_vcpu(struct running *r)
 	vcpu_ioctl(spare, KVM_SET_SIGNAL_MASK, &mask.head);
 	set_msr(spare, MSR_KVM_SYSTEM_TIME_NEW, page_msr(r->nr));
 
-	/* Nothing but an offset that KVM keeps can explain this value. */
+	/* No offset from CLOCK_MONOTONIC_RAW that KVM had before explains F, or does later. */
 	clock.system_time += 1000 * NSEC_PER_SEC;
+	clock.tsc_to_system_mul |= GENMASK(17, 0);
 	vcpu_set_clock_guest(spare, &clock);
+	let_pass_ms(1000);
 	return spare;
 }
 

@@ -375,6 +375,8 @@ static void test_reference(void)
 		now = vcpu_tsc_now(guest.vcpus[0]);
 		page = read_page(&guest);
 		pvclock_assert_recent(&page, now, "The page");
+		TEST_ASSERT(vcpu_tsc_now(guest.vcpus[0]) - page.tsc_timestamp >= PVCLOCK_MIN_AGE,
+			    "The reference is too young");
 		assert_stable(&guest, &clock);
 		base = vcpu_get_tsc_offset(guest.vcpus[0]);
 	}

@@ -14,6 +14,7 @@
 #include "processor.h"
 
 #define PVCLOCK_MAX_VCPUS	64
+#define PVCLOCK_MIN_AGE		BIT_ULL(20)	/* of references, see guest-clock.rst */
 
 /* A VM whose vCPUs enable kvmclock and report what they read, see pvclock_run(). */
 struct pvclock_vm {
@@ -90,7 +91,10 @@ u64 pvclock_period(const struct pvclock_vcpu_time_info *clock);
 void pvclock_assert_same(const struct pvclock_vcpu_time_info *expected,
 			 const struct pvclock_vcpu_time_info *clock, u64 tsc,
 			 const char *what);
-/* Assert that the reference was less than a period old when KVM wrote it, after @tsc. */
+/*
+ * Assert that the reference is by less than a period older than it has to be when KVM
+ * writes it, after @tsc.
+ */
 void pvclock_assert_recent(const struct pvclock_vcpu_time_info *clock, u64 tsc,
 			   const char *what);
 
