@@ -1596,7 +1596,7 @@ static struct kvm_vcpu *create_spare_vcpu(struct running *r)
 
 	/* No offset from CLOCK_MONOTONIC_RAW that KVM had before explains F, or does later. */
 	clock.system_time += 1000 * NSEC_PER_SEC;
-	clock.tsc_to_system_mul |= GENMASK(17, 0);
+	clock.tsc_to_system_mul = min(clock.tsc_to_system_mul * 5001ULL / 5000, 0xffffffffULL);
 	vcpu_set_clock_guest(spare, &clock);
 	let_pass_ms(1000);
 	return spare;
