@@ -46,7 +46,8 @@ print_counts() {
 
 	Instructions per call, from userspace to userspace, on kernel $1: counted by the
 	emulator that ran it (QEMU's TCG), the median of many calls, and the same in two
-	measurements. They are no times, and say nothing about hardware.
+	measurements; First-KVM_RUN is a mean, the lower of two. They are no times, and say
+	nothing about hardware.
 
 	E
 	printf '%38s%8s%8s%8s%8s\n' 'vCPUs:' "${sizes[@]}"
