@@ -3,7 +3,15 @@
 #
 # For scripts that get Debian's packages, of other suites than the system's too: all of
 # apt's state is in $apt_state, the system's configuration only tells the mirrors.
-# shellcheck disable=SC2154 # apt_state is the caller's
+# shellcheck disable=SC2154 # apt_state, root and base are the caller's
+
+value_of() {	# value_of KEY: from patches/BASE/base
+	awk -v key="$1" '$1 == key { print $2; exit }' "$root/patches/$base/base"
+}
+
+system_codename() {
+	sed -n 's/^VERSION_CODENAME=//p' /etc/os-release
+}
 
 keyring_of() {	# keyring_of URI FILE:NUMBER: the keys that the system trusts for it
 	local uri=${1%/} file=${2%:*} keyring

@@ -1,6 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
+#	scripts/packages.sh [dkms]
+#
 # Makes sure that the programs the project needs are installed. On Debian
 # missing packages are installed as root or with sudo; everywhere else, and
 # with neither, it says what is missing. All there: it does nothing.
@@ -18,14 +20,17 @@ log=$root/out/log/packages.log
 #	vgabios, xorriso: it boots from a CD only
 #   busybox-static: make shell
 #   ccache: the patched and the unpatched kernel share most objects
-#   clang: the code is to be warning-free with both compilers; libFuzzer
-#   dpkg-dev, libfdt-dev, libglib2.0-dev, libpixman-1-dev, meson, ninja-build,
+#   clang, cppcheck: the code is to be warning-free with both compilers, and cppcheck;
+#	libFuzzer
+#   dpkg-dev, libfdt-dev, libglib2.0-dev, libpixman-1-dev, ninja-build,
 #	pkg-config: QEMU's source package, and its build
 #   gcc-multilib: a 32-bit program calls the ioctls in the lab
 #   gnuplot-nox: the plot of the demo
 #   libc6-dev: also static, for the programs in the lab's initramfs
 #   libclang-rt-dev: clang's sanitizers and libFuzzer
 #   libgmp-dev: integers of any size, to check the arithmetic against
+#   libjansson-dev: kvm-clock reads and writes JSON
+#   mandoc: its man page
 #   python3-sphinx, python3-yaml: the kernel's htmldocs
 #   rsync: the kernel's headers_install
 needs='
@@ -36,6 +41,7 @@ bochsbios		/usr/share/bochs/BIOS-bochs-latest
 busybox-static		busybox
 ccache			ccache
 clang			clang
+cppcheck		cppcheck
 cpio			cpio
 dpkg-dev		dpkg-source
 flex			flex
@@ -50,9 +56,10 @@ libelf-dev		<gelf.h>
 libfdt-dev		<libfdt.h>
 libglib2.0-dev		/usr/lib/x86_64-linux-gnu/libglib-2.0.a
 libgmp-dev		<gmp.h>
+libjansson-dev		<jansson.h>
 libpixman-1-dev		/usr/lib/x86_64-linux-gnu/libpixman-1.a
 make			make
-meson			meson
+mandoc			mandoc
 ninja-build		ninja
 patch			patch
 perl			perl
@@ -70,6 +77,14 @@ syslinux-common		/usr/lib/syslinux/modules/bios/ldlinux.c32
 vgabios			/usr/share/vgabios/vgabios.bin
 xorriso			xorriso
 xz-utils		xz
+'
+
+# For `make dkms` alone.
+[ "${1-}" != dkms ] || needs+='
+debhelper		dh
+dh-dkms			dh_dkms
+debootstrap		debootstrap
+lintian			lintian
 '
 
 die() { echo "packages: $*" >&2; exit 1; }

@@ -71,16 +71,16 @@ make_tree() {	# make_tree BASE
 
 template() {
 	local base
-	mkdir -p scripts patches/{6.12,7.3,qemu-7.2}
+	mkdir -p scripts patches/{6.12,7.3,qemu-10.0}
 	cp "$here/series.sh" scripts
-	for base in 6.12 7.3 qemu-7.2; do
+	for base in 6.12 7.3 qemu-10.0; do
 		echo "# SPDX-License-Identifier: GPL-2.0" >patches/$base/series
 		echo "kernel $base" >patches/$base/base
 		make_tree $base
 	done
-	echo "package qemu" >patches/qemu-7.2/base
+	echo "package qemu" >patches/qemu-10.0/base
 	printf 'A clock\n\nText of the\ncover letter.\n' >patches/7.3/cover-letter
-	for base in 6.12 7.3 qemu-7.2; do series tree $base; done
+	for base in 6.12 7.3 qemu-10.0; do series tree $base; done
 	export GIT_AUTHOR_DATE='2024-05-06 07:08:09 +0200'
 	sed -i 's/^120$/hundred/' out/6.12/tree/arch/x86/kvm/x86.c
 	in_tree mv arch/x86/kvm/old.h arch/x86/kvm/new.h
@@ -258,12 +258,12 @@ test_references() {
 }
 
 test_qemu() {
-	echo new >out/qemu-7.2/tree/kernel/new.c
-	git -C out/qemu-7.2/tree add -A
-	git -C out/qemu-7.2/tree commit -qm "hw: Add a file"
-	ok "refresh of what is no kernel" series refresh qemu-7.2
-	ok "the new file stays in the patch" grep -qx +new patches/qemu-7.2/0001-hw-Add-a-file.patch
-	ok "mails without a cover letter of its own have 7.3's" series mails qemu-7.2
+	echo new >out/qemu-10.0/tree/kernel/new.c
+	git -C out/qemu-10.0/tree add -A
+	git -C out/qemu-10.0/tree commit -qm "hw: Add a file"
+	ok "refresh of what is no kernel" series refresh qemu-10.0
+	ok "the new file stays in the patch" grep -qx +new patches/qemu-10.0/0001-hw-Add-a-file.patch
+	ok "mails without a cover letter of its own have 7.3's" series mails qemu-10.0
 }
 
 test_settings() {

@@ -83,18 +83,18 @@ package() {	# package NAME FILE...: a package of empty files, in $work/archive
 }
 
 make_sandbox() {
-	mkdir -p "$work"/{sandbox/patches/{6.12,qemu-7.2},kernel/kernel,qemu/hw}
+	mkdir -p "$work"/{sandbox/patches/{6.12,qemu-10.0},kernel/kernel,qemu/hw}
 	cd "$work"
 	printf 'VERSION = 6\nPATCHLEVEL = 12\n' >kernel/Makefile
 	echo time >kernel/kernel/time.c
 	printf '*.o\n/*\n!/debian/\n' >kernel/.gitignore
 	tar -cJf kernel.tar.xz kernel
-	echo 7.2.9 >qemu/VERSION
+	echo 10.0.9 >qemu/VERSION
 	touch qemu/hw/clock.c
 	cp -r "$here" sandbox/scripts
 	cd sandbox
 	printf '%s\n' 'package linux-source-6.12' 'suite new' 'flavour cloud-amd64' >patches/6.12/base
-	printf '%s\n' 'package qemu' 'suite new' >patches/qemu-7.2/base
+	printf '%s\n' 'package qemu' 'suite new' >patches/qemu-10.0/base
 }
 
 # --- the tests ----------------------------------------------------------------
@@ -179,10 +179,10 @@ test_package() {
 }
 
 test_qemu() {
-	source_of qemu-7.2 QEMU="$work/kernel"
+	source_of qemu-10.0 QEMU="$work/kernel"
 	ok "QEMU= that is no QEMU" ended 1 "not QEMU's source"
-	source_of qemu-7.2 QEMU="$work/qemu"
-	ok "QEMU's source" test "$status" = 0 -a -f out/qemu-7.2/tree/hw/clock.c
+	source_of qemu-10.0 QEMU="$work/qemu"
+	ok "QEMU's source" test "$status" = 0 -a -f out/qemu-10.0/tree/hw/clock.c
 	rm -r out "$work/stubs"
 }
 

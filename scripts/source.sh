@@ -73,10 +73,6 @@ say() { echo "source $base: $*"; }
 die() { echo "source${base:+ $base}: $*" >&2; exit 1; }
 cannot_be_had() { say "$*" >&2; exit 3; }
 
-value_of() {	# value_of KEY: from patches/BASE/base
-	awk -v key="$1" '$1 == key { print $2; exit }' "$root/patches/$base/base"
-}
-
 logged() {	# logged COMMAND...: a failure says where to read about it
 	"$@" >>"$log" 2>&1 || die "failed: $1 ${2-}; its output is in $log"
 }
@@ -204,7 +200,7 @@ unpack_kernel() {
 
 unpack_QEMU() {
 	rmdir "$PWD"
-	dpkg-source --no-check -x "$packages"/*.dsc "$PWD"
+	dpkg-source --no-check --no-copy -x "$packages"/*.dsc "$PWD"
 	cd "$PWD"
 }
 

@@ -18,8 +18,7 @@ root=${boot%/lab/boot}
 # shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
 
-modules=(virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel})
-lab_modules=(crash tsc_backwards tsc_unstable)
+modules=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko)
 all_files=1260		# that a build from nothing compiles, about
 
 main() {
@@ -112,8 +111,8 @@ install_results() {
 	mkdir -p "$out/modules"
 	install_file "$build/arch/x86/boot/bzImage" "$out/bzImage"
 	install_file "$build/.config" "$out/config"
-	for module in "${modules[@]}" "${lab_modules[@]/#/lab-modules/}"; do
-		install_file "$build/$module.ko" "$out/modules/${module##*/}.ko"
+	for module in "${modules[@]/#/$build/}" "$build"/lab-modules/*.ko; do
+		install_file "$module" "$out/modules/${module##*/}"
 	done
 }
 

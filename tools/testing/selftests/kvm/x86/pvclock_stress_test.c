@@ -1671,15 +1671,16 @@ static void leave_mode(struct running *r, struct kvm_vcpu *spare, const char *pa
 /*
  * F goes on from CLOCK_MONOTONIC_RAW, and since the switch has deviated from it by less
  * than 500 ppm; or from a vCPU's own clock, if that was ahead.  F and a vCPU's own clock
- * have one rate, only their fractions differ.  The pages of the vCPUs that run come back
- * by themselves.
+ * have one rate, and were equal at the switch but for the fractions of ns and, if the
+ * shift is negative, of cycles: later, F is up to 2 ns behind.  The pages of the vCPUs
+ * that run come back by themselves.
  */
 static void enter_mode(struct running *r, struct kvm_vcpu *spare, struct raw_offset *raw)
 {
 	struct pvclock_vcpu_time_info *page = *guest_copy(r->vm, pages), clock, now;
 	u64 begin = get_raw_ns(), offset = vcpu_get_tsc_offset(spare), start, tsc, ns, end;
 	struct pvclock_vcpu_time_info own[NR_RUNNING];
-	u64 own_ns = 0;
+	u64 ahead = 0, in_use = 0;
 	s64 error;
 	int i;
 
@@ -1691,13 +1692,19 @@ static void enter_mode(struct running *r, struct kvm_vcpu *spare, struct raw_off
 	tsc = rdtsc() + offset;
 	ns = pvclock_at(&clock, tsc);
 	end = get_raw_ns();
-	for (i = 0; i < NR_RUNNING; i++)
-		own_ns = max(own_ns, pvclock_at(&own[i], tsc));
+	for (i = 0; i < NR_RUNNING; i++) {
+		ahead = max(ahead, pvclock_at(&own[i], tsc));
+		/* Written once: own[i] was in use until F was. */
+		if (page[i].version == own[i].version + 2)
+			in_use = max(in_use, pvclock_at(&own[i], tsc));
+	}
 	error = (end - begin) / 2000 + 3;
 	TEST_ASSERT((s64)(ns - start) >= raw->min - error &&
-		    ((s64)(ns - end) <= raw->max + error || ns <= own_ns + 2),
+		    ((s64)(ns - end) <= raw->max + error || ns <= ahead),
 		    "In the mode again, CLOCK_MONOTONIC_RAW's offset is %ld to %ld ns, not %ld to %ld",
 		    (s64)(ns - end), (s64)(ns - start), raw->min, raw->max);
+	TEST_ASSERT(ns + 2 >= in_use, "In the mode again, the clock is %lu ns behind a vCPU's",
+		    in_use - ns);
 
 	shift_realtime(1000);
 	shift_realtime(0);
