@@ -1,13 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Build what the hosts of `make migrate` need: the program that runs QEMU, and the
-# guest, which has Debian's kernel as distributed.
+# Build what the hosts of `make migrate` take along: the QEMUs of lab/migrate/qemu.sh,
+# and the guest, which has Debian's kernel as distributed.
 #
 #	lab/migrate/build.sh BASE
 #
-# Leaves out/BASE/bin/hop, and in out/BASE/migrate/patched and out/BASE/migrate/unpatched
-# the files that a host takes along, for each of the QEMUs of lab/migrate/qemu.sh.
+# Leaves out/BASE/migrate/files.
 
 set -euo pipefail
 
@@ -18,39 +17,28 @@ root=${migrate%/lab/migrate}
 
 main() {
 	(($# == 1)) || { echo "usage: lab/migrate/build.sh BASE" >&2; exit 2; }
-	base=$1 out=$root/out/$1 qemus=$root/out/qemu-7.2
-	inputs=$(fingerprint "$out/tree" "$migrate"/*.c "$migrate/build.sh" \
+	out=$root/out/$1 qemus=$root/out/qemu-10.0
+	inputs=$(fingerprint "$out/tree" "$migrate"/{guest.c,host.sh,build.sh} \
 		"$qemus"/*patched/* "$out/stock/bzImage" "$out/stock/modules/msr.ko")
 	if up_to_date "$inputs" "$out/migrate.inputs"; then
-		echo "programs of migrate $base: up to date"
+		echo "files of migrate $1: up to date"
 		return
 	fi
-	run_step "programs of migrate $base" "$out/log/migrate.log" '' build
+	run_step "files of migrate $1" "$out/log/migrate.log" '' build
 	echo "$inputs" >"$out/migrate.inputs"
 }
 
 build() {
-	local qemu
+	local files=$out/migrate/files guest=$out/migrate/guest
 
-	mkdir -p "$out/bin" "$out/migrate/initramfs"
-	compile "$out/bin/hop" hop.c
-	compile "$out/migrate/initramfs/init" guest.c -pthread
-	cp "$out/stock/modules/msr.ko" "$out/migrate/initramfs"
-	for qemu in patched unpatched; do
-		rm -rf "$out/migrate/$qemu"
-		cp -r "$qemus/$qemu" "$out/migrate"
-		cp "$out/stock/bzImage" "$out/migrate/$qemu/guest-bzImage"
-		(cd "$out/migrate/initramfs" && find . | cpio -o -H newc -R 0:0 --quiet) |
-			gzip -1 >"$out/migrate/$qemu/guest.gz"
-	done
-}
-
-# compile PROGRAM FILE [FLAG...]
-compile() {
-	"${CC:-gcc}" -std=gnu11 -O2 -Wall -Wextra -Werror -static "${@:3}" \
-		-isystem "$out/headers/usr/include" -o "$1.new" "$migrate/$2"
-	strip "$1.new"
-	mv "$1.new" "$1"
+	rm -rf "$files" "$guest"
+	mkdir -p "$files" "$guest"
+	"${CC:-gcc}" -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -pthread \
+		-isystem "$out/headers/usr/include" -o "$guest/init" "$migrate/guest.c"
+	cp "$out/stock/modules/msr.ko" "$guest"
+	(cd "$guest" && find . | cpio -o -H newc -R 0:0 --quiet | gzip -1) >"$files/guest.gz"
+	cp -r "$qemus"/{patched,unpatched} "$migrate/host.sh" "$files"
+	cp "$out/stock/bzImage" "$files"
 }
 
 main "$@"

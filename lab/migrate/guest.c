@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PID 1 of the guest that is migrated: asked on its console, it says how its clock
- * has moved against its TSC.
+ * PID 1 of the guest that is migrated. Its arguments are the clocksource that it has to
+ * have, and "hv" if it is to use Hyper-V's clock and timer, too. It does what it is told
+ * on its console:
  *
- *	measure NAME
- *
- * takes the function that is in the clock's page now and compares it with the one
- * at the last time, and reads the clock as programs do. A line is the answer, the
- * words of which are explained in answer().
+ *	measure			say by which function of the TSC the clock is computed now,
+ *				and read it as programs do: a line of JSON, see answer()
+ *	write PATH VALUE	as soon as PATH can be written
  *
  * Between the answers, a thread reads the clock all the time, and another one sets
- * timers. The clock is CLOCK_MONOTONIC_RAW, which is kvmclock less a constant.
+ * timers. The clock is CLOCK_MONOTONIC_RAW, which is the guest's clock less a constant.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -37,31 +36,43 @@
 
 #define MSR_KVM_SYSTEM_TIME_NEW	0x4b564d01
 #define MSR_HV_GUEST_OS_ID	0x40000000
+#define MSR_HV_REFERENCE_COUNT	0x40000020
 #define MSR_HV_REFERENCE_TSC	0x40000021
-#define HV_PAGE			0x7000000	/* memmap= keeps it free */
+#define MSR_HV_SYNIC_CONTROL	0x40000080
+#define MSR_HV_SYNIC_MESSAGES	0x40000083
+#define MSR_HV_TIMER0_CONFIG	0x400000b0
+#define MSR_HV_TIMER0_COUNT	0x400000b1
+#define HV_TIMER_CONFIG		(1 << 16 | 8)	/* messages to SINT 1; enabled by a count */
 #define CLOCKSOURCE	"/sys/devices/system/clocksource/clocksource0/current_clocksource"
-#define NR_CPUS		2
-#define NR_TRIES	2000
-#define TIMER_NS	3000000
+#define NR_TRIES		2000
+#define TIMER_NS		3000000
 
 /* Where the clock is against the first function: nothing contradicts lo to hi. */
 struct range {
 	int64_t lo, hi;
 };
 
-struct hv_reference {
-	volatile uint32_t sequence;
-	uint32_t reserved;
-	volatile uint64_t scale;
-	volatile int64_t offset;
-};
+/* What KVM writes to: this program's own pages, which are locked. */
+static struct {
+	struct {
+		volatile uint32_t sequence, reserved;
+		volatile uint64_t scale;
+		volatile int64_t offset;
+	} reference __attribute__((aligned(4096)));
+	struct {
+		volatile uint32_t type;
+		uint32_t header[3], timer[2];
+		volatile uint64_t expiration, delivery;
+		uint8_t rest[216];
+	} messages[16] __attribute__((aligned(4096)));
+} shared;
 
-static off_t pages[NR_CPUS];		/* in /proc/kcore */
 static int kcore;
-static struct hv_reference *hv_page;
+static bool hv;
+static uint64_t xen_vcpu, xen_runstate, per_cpu_offset;	/* the kernel's symbols */
 static struct pvclock_vcpu_time_info first;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int64_t largest_step, backwards, early;
+static int64_t largest_step, backwards, early, late;
 
 static void __attribute__((noreturn)) die(const char *what)
 {
@@ -71,34 +82,34 @@ static void __attribute__((noreturn)) die(const char *what)
 		pause();
 }
 
-static uint64_t msr(int cpu, uint32_t index, const uint64_t *new)
+/* --- what the kernel and KVM have -------------------------------------------- */
+
+static uint64_t access_msr(int cpu, uint32_t index, bool write, uint64_t value)
 {
-	uint64_t value = 0;
 	char path[40];
 	int fd;
 
 	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, new ? O_WRONLY : O_RDONLY);
-	if (fd < 0 || (new ? pwrite(fd, new, 8, index) : pread(fd, &value, 8, index)) != 8)
+	fd = open(path, write ? O_WRONLY : O_RDONLY);
+	if (fd < 0 || (write ? pwrite(fd, &value, 8, index) : pread(fd, &value, 8, index)) != 8)
 		die(path);
 	close(fd);
 	return value;
 }
 
-/* /dev/mem has no RAM, but what memmap= keeps free. */
-static void *map(uint64_t address)
+static uint64_t physical(volatile void *address)
 {
-	int fd = open("/dev/mem", O_RDWR);
-	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, address);
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t page;
 
-	if (page == MAP_FAILED)
-		die("/dev/mem");
+	if (pread(fd, &page, 8, (uintptr_t)address / 4096 * 8) != 8)
+		die("/proc/self/pagemap");
 	close(fd);
-	return page;
+	return (page & ((1ULL << 55) - 1)) * 4096 + (uintptr_t)address % 4096;
 }
 
-/* Where /proc/kcore has a physical address. */
-static off_t find_in_kcore(uint64_t address)
+/* Read from /proc/kcore, by the kernel's virtual or by the physical address. */
+static void read_kernel(bool by_physical, uint64_t address, void *to, size_t size)
 {
 	Elf64_Ehdr header;
 	Elf64_Phdr part;
@@ -108,19 +119,57 @@ static off_t find_in_kcore(uint64_t address)
 	for (int i = 0; i < header.e_phnum; i++) {
 		if (pread(kcore, &part, sizeof(part), header.e_phoff + i * sizeof(part)) != sizeof(part))
 			die("/proc/kcore");
-		if (part.p_type == PT_LOAD && address - part.p_paddr < part.p_memsz)
-			return part.p_offset + (address - part.p_paddr);
+		uint64_t in = address - (by_physical ? part.p_paddr : part.p_vaddr);
+
+		if (part.p_type != PT_LOAD || in >= part.p_memsz)
+			continue;
+		if (pread(kcore, to, size, part.p_offset + in) != (ssize_t)size)
+			die("/proc/kcore");
+		return;
 	}
 	errno = ENXIO;
 	die("/proc/kcore");
 }
 
+/* The kernel's variable of the CPU. */
+static uint64_t per_cpu(uint64_t symbol, int cpu)
+{
+	uint64_t offset;
+
+	read_kernel(false, per_cpu_offset + cpu * 8, &offset, 8);
+	return symbol + offset;
+}
+
+static void find_symbols(void)
+{
+	FILE *file = fopen("/proc/kallsyms", "r");
+	char name[500];
+	uint64_t at;
+
+	while (fscanf(file, "%" SCNx64 " %*c %499s%*[^\n]", &at, name) == 2) {
+		if (!strcmp(name, "xen_vcpu"))
+			xen_vcpu = at;
+		else if (!strcmp(name, "xen_runstate"))
+			xen_runstate = at;
+		else if (!strcmp(name, "__per_cpu_offset"))
+			per_cpu_offset = at;
+	}
+	fclose(file);
+	if (!xen_vcpu || !xen_runstate || !per_cpu_offset)
+		die("/proc/kallsyms");
+}
+
+/* Xen's struct vcpu_info has the clock behind event channels and CR2. */
 static struct pvclock_vcpu_time_info read_page(int cpu)
 {
 	struct pvclock_vcpu_time_info copy;
+	uint64_t at;
 
-	if (pread(kcore, &copy, sizeof(copy), pages[cpu]) != sizeof(copy))
-		die("/proc/kcore");
+	if (xen_vcpu)
+		read_kernel(false, per_cpu(xen_vcpu, cpu), &at, 8);
+	else
+		at = access_msr(cpu, MSR_KVM_SYSTEM_TIME_NEW, false, 0) & ~1ULL;
+	read_kernel(!xen_vcpu, xen_vcpu ? at + 32 : at, &copy, sizeof(copy));
 	return copy;
 }
 
@@ -135,6 +184,8 @@ static struct pvclock_vcpu_time_info function(int cpu)
 	} while ((copy.version & 1) || memcmp(&copy, &again, sizeof(copy)));
 	return copy;
 }
+
+/* --- the clock ----------------------------------------------------------------- */
 
 /* The clock at a TSC value. */
 static int64_t clock_at(const struct pvclock_vcpu_time_info *f, uint64_t tsc)
@@ -194,26 +245,56 @@ static int64_t step(struct range a, struct range b)
 	return a.lo > b.hi ? a.lo - b.hi : 0;
 }
 
-/* Userspace that is busy with the clock. */
+static void keep_largest(int64_t *largest, int64_t value)
+{
+	if (value > *largest)
+		*largest = value;
+}
+
+/* Userspace that is busy with the clock, but leaves something of the host's only CPU. */
 static void *read_clock(void *unused)
 {
 	struct range last = sample();
 	int64_t last_ns = now(CLOCK_MONOTONIC);
 
 	(void)unused;
-	for (;;) {
+	for (unsigned int i = 1;; i++) {
 		struct range this = sample();
 		int64_t ns = now(CLOCK_MONOTONIC);
 
 		pthread_mutex_lock(&lock);
-		if (step(last, this) > largest_step)
-			largest_step = step(last, this);
+		keep_largest(&largest_step, step(last, this));
 		backwards += ns < last_ns;
 		pthread_mutex_unlock(&lock);
 		last = this;
 		last_ns = ns;
+		if (i % 1000 == 0)
+			usleep(1000);
 	}
 	return NULL;
+}
+
+static void timer_fired(int64_t ns_after_its_time)
+{
+	pthread_mutex_lock(&lock);
+	keep_largest(&early, -ns_after_its_time);
+	keep_largest(&late, ns_after_its_time);
+	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * KVM leaves a message when the timer fires, with the times of Hyper-V's clock, in units
+ * of 100 ns, when it should have and when it did. SINT 1 is masked, as it is after a
+ * reset: there is a message, and no interrupt.
+ */
+static void set_hv_timer(void)
+{
+	uint64_t count = access_msr(0, MSR_HV_REFERENCE_COUNT, false, 0);
+
+	if (shared.messages[1].type)
+		timer_fired((shared.messages[1].delivery - shared.messages[1].expiration) * 100);
+	shared.messages[1].type = 0;
+	access_msr(0, MSR_HV_TIMER0_COUNT, true, count + TIMER_NS / 200);
 }
 
 /* A timer that is set at one TSC value and has fired at another. */
@@ -223,81 +304,101 @@ static void *set_timers(void *unused)
 
 	(void)unused;
 	for (;;) {
-		int64_t start = clock_at(&first, rdtsc()), missing;
+		int64_t start;
 
+		if (hv)
+			set_hv_timer();
+		start = clock_at(&first, rdtsc());
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
-		missing = start + TIMER_NS - clock_at(&first, rdtsc());
-		pthread_mutex_lock(&lock);
-		if (missing > early)
-			early = missing;
-		pthread_mutex_unlock(&lock);
+		timer_fired(clock_at(&first, rdtsc()) - start - TIMER_NS);
 	}
 	return NULL;
 }
 
-/*
- * By how much two functions differ, at TSC values from now to days ahead: the
- * difference that is farthest from 0.
- */
-static int64_t difference(const struct pvclock_vcpu_time_info *a,
-			  const struct pvclock_vcpu_time_info *b, uint64_t tsc, int days)
+/* --- the console ------------------------------------------------------------------ */
+
+/* Reference, multiplier, shift and flags, for each CPU. */
+static void answer_functions(void)
 {
-	int64_t worst = 0;
+	for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
+		struct pvclock_vcpu_time_info f = function(cpu);
 
-	for (uint64_t ahead = 0; ahead < (days ? 1ULL << 48 : 1); ahead = ahead * 3 + 1) {
-		int64_t d = clock_at(b, tsc + ahead) - clock_at(a, tsc + ahead);
-
-		if (llabs(d) > llabs(worst))
-			worst = d;
+		printf("%s[%" PRIu64 ", %" PRIu64 ", %u, %d, %u]", cpu ? ", " : "",
+		       (uint64_t)f.tsc_timestamp, (uint64_t)f.system_time, f.tsc_to_system_mul,
+		       f.tsc_shift, f.flags);
 	}
-	return worst;
+}
+
+/* For how long each vCPU has run, waited, slept and been offline; the time that was stolen. */
+static void answer_xen(void)
+{
+	FILE *file = fopen("/proc/stat", "r");
+	uint64_t state[6], steal = 0;
+
+	printf(", \"runstate\": [");
+	for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
+		read_kernel(false, per_cpu(xen_runstate, cpu), state, sizeof(state));
+		printf("%s[%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "]", cpu ? ", " : "",
+		       state[2], state[3], state[4], state[5]);
+	}
+	if (fscanf(file, "cpu %*u %*u %*u %*u %*u %*u %*u %" SCNu64, &steal) != 1)
+		die("/proc/stat");
+	fclose(file);
+	printf("], \"steal\": %" PRIu64, steal);
 }
 
 /*
- *	moved		by how much the clock moved against the TSC since the last
- *			answer, by the function, at the TSC of now
- *	ever		the same, and at TSC values up to days ahead
- *	sum		moved, since the first answer
- *	cpus		by how much the two vCPUs' functions differ
- *	reads		the reading since the first one: not less, and not more than
- *	bracket		is how far these two are apart in one reading
- *	step		the largest step between two readings since the last answer,
- *			where step is what no bracket explains
+ *	functions	in the CPUs' pages
+ *	tsc		now
+ *	reads		the clock less the first function: between these two
+ *	step		the largest step between two readings since the last answer, as far
+ *			as their uncertainty does not explain it
  *	back		how often CLOCK_MONOTONIC went back
- *	early		by how much a timer fired before its time in TSC cycles
+ *	early, late	by how much a timer fired before or after its time in TSC cycles
+ *	reference	of Hyper-V's page: sequence, scale, offset
  */
-static void answer(const char *name)
+static void answer(void)
 {
-	static struct pvclock_vcpu_time_info last;
-	static struct range origin;
-	struct pvclock_vcpu_time_info f = function(0), other = function(1);
 	struct range r = best_sample();
-	uint64_t tsc = rdtsc();
 
-	if (!last.tsc_to_system_mul) {
-		last = f;
-		origin = r;
-	}
+	printf("measured {\"functions\": [");
+	answer_functions();
 	pthread_mutex_lock(&lock);
-	printf("measured %s moved %" PRId64 " ever %" PRId64 " sum %" PRId64 " cpus %" PRId64
-	       " reads %" PRId64 " %" PRId64 " bracket %" PRId64 " step %" PRId64
-	       " back %" PRId64 " early %" PRId64 " function %" PRIu64 " %" PRIu64 " %u %d %u\n",
-	       name, difference(&last, &f, tsc, 0), difference(&last, &f, tsc, 1),
-	       difference(&first, &f, tsc, 0), difference(&f, &other, tsc, 1),
-	       r.lo - origin.hi, r.hi - origin.lo, r.hi - r.lo, largest_step, backwards, early,
-	       (uint64_t)f.tsc_timestamp, (uint64_t)f.system_time, f.tsc_to_system_mul,
-	       f.tsc_shift, f.flags);
-	largest_step = backwards = early = 0;
+	printf("], \"tsc\": %" PRIu64 ", \"reads\": [%" PRId64 ", %" PRId64 "], \"step\": %" PRId64
+	       ", \"back\": %" PRId64 ", \"early\": %" PRId64 ", \"late\": %" PRId64,
+	       rdtsc(), r.lo, r.hi, largest_step, backwards, early, late);
+	largest_step = backwards = early = late = 0;
 	pthread_mutex_unlock(&lock);
-	last = f;
+	if (xen_vcpu)
+		answer_xen();
+	if (hv)
+		printf(", \"reference\": [%u, %" PRIu64 ", %" PRId64 "]", shared.reference.sequence,
+		       shared.reference.scale, shared.reference.offset);
+	printf("}\n");
 }
 
-/* The page from which Windows computes its clock. */
-static void answer_hv(const char *name)
+static void write_file(const char *path, const char *value)
 {
-	printf("reference %s sequence %u scale %" PRIu64 " offset %" PRId64 "\n", name,
-	       hv_page->sequence, hv_page->scale, hv_page->offset);
+	int fd;
+
+	while ((fd = open(path, O_WRONLY)) < 0 || write(fd, value, strlen(value)) < 0) {
+		close(fd);
+		usleep(100000);
+	}
+	close(fd);
 }
+
+static void obey(const char *line)
+{
+	char path[100], value[20];
+
+	if (!strcmp(line, "measure\n"))
+		answer();
+	else if (sscanf(line, "write %99s %19s", path, value) == 2)
+		write_file(path, value);
+}
+
+/* --- the start ---------------------------------------------------------------------- */
 
 static void start(void *(*thread)(void *), int cpu)
 {
@@ -330,39 +431,50 @@ static void load_msr(void)
 	close(fd);
 }
 
-static void check_clocksource(void)
+/* The TSC becomes the clocksource a while after the boot. */
+static void wait_for_clocksource(const char *wanted)
 {
 	char name[20] = "";
-	FILE *file = fopen(CLOCKSOURCE, "r");
 
-	if (!file || fscanf(file, "%19s", name) != 1 || strcmp(name, "kvm-clock"))
-		die("the clocksource is not kvm-clock");
-	fclose(file);
+	while (strcmp(name, wanted)) {
+		FILE *file = fopen(CLOCKSOURCE, "r");
+
+		if (!file || fscanf(file, "%19s", name) != 1)
+			die(CLOCKSOURCE);
+		fclose(file);
+		usleep(20000);
+	}
 }
 
 static void use_hv(void)
 {
-	uint64_t id = 1, page = HV_PAGE | 1;
-
-	hv_page = map(HV_PAGE);
-	msr(0, MSR_HV_GUEST_OS_ID, &id);
-	msr(0, MSR_HV_REFERENCE_TSC, &page);
+	hv = true;
+	access_msr(0, MSR_HV_GUEST_OS_ID, true, 1);
+	access_msr(0, MSR_HV_REFERENCE_TSC, true, physical(&shared.reference) | 1);
+	access_msr(0, MSR_HV_SYNIC_CONTROL, true, 1);
+	access_msr(0, MSR_HV_SYNIC_MESSAGES, true, physical(shared.messages) | 1);
+	access_msr(0, MSR_HV_TIMER0_CONFIG, true, HV_TIMER_CONFIG);
 }
 
+/* The kernel puts arguments that it does not know before ours. */
 int main(int argc, char **argv)
 {
-	char line[200], name[100];
+	bool want_hv = !strcmp(argv[argc - 1], "hv");
+	const char *clocksource = argv[argc - 1 - want_hv];
+	char line[200];
 
 	setlinebuf(stdout);
 	mount_one("devtmpfs", "/dev");
 	mount_one("proc", "/proc");
 	mount_one("sysfs", "/sys");
-	check_clocksource();
+	if (mlockall(MCL_CURRENT))
+		die("mlockall");
+	wait_for_clocksource(clocksource);
 	load_msr();
 	kcore = open("/proc/kcore", O_RDONLY);
-	for (int cpu = 0; cpu < NR_CPUS; cpu++)
-		pages[cpu] = find_in_kcore(msr(cpu, MSR_KVM_SYSTEM_TIME_NEW, NULL) & ~1ULL);
-	if (!strcmp(argv[argc - 1], "hv"))
+	if (!strcmp(clocksource, "xen"))
+		find_symbols();
+	if (want_hv)
 		use_hv();
 	first = function(0);
 	start(read_clock, 1);
@@ -370,10 +482,6 @@ int main(int argc, char **argv)
 	klogctl(8, NULL, 7);	/* from now on all messages are on the console */
 	printf("guest ready\n");
 	while (fgets(line, sizeof(line), stdin))
-		if (sscanf(line, "measure %99s", name) == 1) {
-			if (hv_page)
-				answer_hv(name);
-			answer(name);
-		}
+		obey(line);
 	die("the console ended");
 }
