@@ -21,6 +21,7 @@
 #include <time.h>
 #include <sys/ioctl.h>
 
+#include "vm_clock.h"
 #include "vmm.h"
 
 #define TRIALS			100
@@ -38,60 +39,43 @@ static const char *const method_names[] = {
 
 /* What a VMM takes along. */
 struct saved_state {
-	struct kvm_clock_data vm_clock;
-	struct pvclock_vcpu_time_info guest_clock;
-	uint64_t tsc_offset;
-	uint32_t tsc_khz;
+	struct kvm_clock_data vm_clock;		/* for KVM_SET_CLOCK with the series */
+	uint8_t state[sizeof(struct vm_clock_state) + sizeof(struct vm_clock_vcpu)];
 };
 
-static struct saved_state save(struct vmm *vmm, enum method method)
+static struct saved_state save(struct vmm *vmm)
 {
-	struct saved_state state = {};
+	struct saved_state saved;
 
-	state.tsc_offset = vmm_get_tsc_offset(vmm);
-	state.tsc_khz = must_ioctl(vmm->vcpu, KVM_GET_TSC_KHZ, 0);
-	must_ioctl(vmm->vm, KVM_GET_CLOCK, &state.vm_clock);
-	if (~state.vm_clock.flags & (KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC))
+	if (vm_clock_save(vmm->vm, &vmm->vcpu, 1, saved.state, sizeof(saved.state)) < 0)
+		err(1, "vm_clock_save");
+	must_ioctl(vmm->vm, KVM_GET_CLOCK, &saved.vm_clock);
+	if (~saved.vm_clock.flags & (KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC))
 		errx(1, "KVM_GET_CLOCK gives no host TSC: is the clocksource tsc?");
-	if (method == SET_CLOCK_GUEST)
-		must_ioctl(vmm->vcpu, KVM_GET_CLOCK_GUEST, &state.guest_clock);
-	return state;
+	return saved;
 }
 
 /*
- * The TSC goes on from the saved value, plus the time that has passed since in
- * terms of CLOCK_REALTIME, which two hosts share.
+ * A migration is one to this host, as if it were another one. Without the series,
+ * vm_clock_restore() falls back to KVM_SET_CLOCK; with it, do the same in its place.
  */
-static uint64_t moved_tsc_offset(struct vmm *vmm, const struct saved_state *state)
-{
-	const struct kvm_clock_data *before = &state->vm_clock;
-	struct kvm_clock_data now;
-	uint64_t elapsed_cycles, guest_tsc;
-
-	must_ioctl(vmm->vm, KVM_GET_CLOCK, &now);
-	if (~now.flags & (KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC))
-		errx(1, "KVM_GET_CLOCK gives no host TSC: is the clocksource tsc?");
-
-	elapsed_cycles = (now.realtime - before->realtime) * state->tsc_khz / 1000000;
-	guest_tsc = before->host_tsc + state->tsc_offset + elapsed_cycles;
-	return guest_tsc - now.host_tsc;
-}
-
-static struct vmm restore(const struct saved_state *state, enum event event,
+static struct vmm restore(const struct saved_state *saved, enum event event,
 			  enum method method)
 {
-	struct kvm_clock_data vm_clock = state->vm_clock;
-	struct pvclock_vcpu_time_info guest_clock = state->guest_clock;
+	struct kvm_clock_data vm_clock = saved->vm_clock;
 	struct vmm vmm = vmm_create();
+	struct vm_clock_result result;
 
 	/* A VM has its master clock, and gives the host TSC, after the first run. */
 	vmm_read_guest_tsc(&vmm);
-	vmm_set_tsc_offset(&vmm, event == MIGRATION ?
-			   moved_tsc_offset(&vmm, state) : state->tsc_offset);
+	if (vm_clock_restore(vmm.vm, &vmm.vcpu, 1, saved->state, sizeof(saved->state),
+			     event == MIGRATION ? VM_CLOCK_GO_ON : VM_CLOCK_SAME_HOST,
+			     &result) < 0)
+		err(1, "%s", result.reason);
 
-	if (method == SET_CLOCK_GUEST) {
-		must_ioctl(vmm.vcpu, KVM_SET_CLOCK_GUEST, &guest_clock);
-	} else {
+	if (method == SET_CLOCK_GUEST && result.outcome != VM_CLOCK_EXACT)
+		errx(1, "not restored exactly: %s", result.reason);
+	if (method == SET_CLOCK && result.outcome == VM_CLOCK_EXACT) {
 		vm_clock.flags = KVM_CLOCK_REALTIME;
 		must_ioctl(vmm.vm, KVM_SET_CLOCK, &vm_clock);
 	}
@@ -123,7 +107,7 @@ static struct vmm run_event(struct vmm *source, enum event event, enum method me
 {
 	const struct timespec pause = { .tv_nsec = PAUSE_NS };
 	struct pvclock_vcpu_time_info before = vmm_guest_clock(source);
-	struct saved_state state = save(source, method);
+	struct saved_state state = save(source);
 	struct vmm vmm;
 
 	if (event == MIGRATION)
@@ -234,7 +218,7 @@ static void run_chain(enum method method)
 	int hop;
 
 	for (hop = 1; hop <= HOPS; hop++) {
-		struct saved_state state = save(&vmm, method);
+		struct saved_state state = save(&vmm);
 
 		vmm_destroy(&vmm);
 		vmm = restore(&state, LIVE_UPDATE, method);

@@ -48,8 +48,28 @@ static void add_memory(struct vmm *vmm)
 	must_ioctl(vmm->vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-static void add_vcpu(struct vmm *vmm, int kvm)
+static int open_kvm(void)
 {
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (kvm < 0)
+		err(1, "/dev/kvm");
+	return kvm;
+}
+
+struct vmm vmm_create_vm(void)
+{
+	int kvm = open_kvm();
+	struct vmm vmm = { .vm = must_ioctl(kvm, KVM_CREATE_VM, 0) };
+
+	add_memory(&vmm);
+	close(kvm);
+	return vmm;
+}
+
+void vmm_add_vcpu(struct vmm *vmm)
+{
+	int kvm = open_kvm();
 	struct kvm_sregs sregs;
 
 	vmm->vcpu = must_ioctl(vmm->vm, KVM_CREATE_VCPU, 0);
@@ -63,20 +83,14 @@ static void add_vcpu(struct vmm *vmm, int kvm)
 	sregs.cs.base = 0;
 	sregs.cs.selector = 0;
 	must_ioctl(vmm->vcpu, KVM_SET_SREGS, &sregs);
+	close(kvm);
 }
 
 struct vmm vmm_create(void)
 {
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	struct vmm vmm;
+	struct vmm vmm = vmm_create_vm();
 
-	if (kvm < 0)
-		err(1, "/dev/kvm");
-
-	vmm.vm = must_ioctl(kvm, KVM_CREATE_VM, 0);
-	add_memory(&vmm);
-	add_vcpu(&vmm, kvm);
-	close(kvm);
+	vmm_add_vcpu(&vmm);
 	return vmm;
 }
 

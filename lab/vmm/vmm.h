@@ -21,6 +21,9 @@ struct vmm {
 
 /* All of these print what went wrong and exit when the kernel says no. */
 struct vmm vmm_create(void);
+/* The same in two steps, for what is set before there is a vCPU. */
+struct vmm vmm_create_vm(void);
+void vmm_add_vcpu(struct vmm *vmm);
 void vmm_destroy(struct vmm *vmm);
 
 /* The guest runs until it halts. Returns the TSC as the guest read it. */
