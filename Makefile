@@ -12,7 +12,7 @@ $(error BASE=$(BASE) is not known: use one of $(BASES))
 endif
 
 .PHONY: help demo check smoke list bench migrate shell packages tree refresh mails modules before \
-	programs kernel debug kunit bisect
+	programs kernel debug kunit bisect try dkms kselftest
 
 help:
 	@echo 'make demo       measure what live update and migration do to a clock, with and'
@@ -22,6 +22,8 @@ help:
 	@echo 'make list       the checks, and the scenarios that lab/run can boot'
 	@echo 'make migrate    migrate a guest between two emulated hosts, with and without the'
 	@echo '                patches for QEMU, and with what can go wrong'
+	@echo 'make try        test the series on this machine, with its running kernel, and put the'
+	@echo '                distribution'"'"'s modules back; RELEASE=uname-r builds for another one'
 	@echo
 	@echo 'For BASE=$(subst $() ,|,$(BASES)) (now $(BASE)):'
 	@echo 'make modules    Debian'"'"'s kernel with KVM'"'"'s modules of the series, and as distributed'
@@ -37,6 +39,8 @@ help:
 	@echo 'make kernel     a kernel from the source, for debugging, in out/$(BASE)/debug'
 	@echo 'make debug      the same with KASAN, UBSAN and lockdep in out/$(BASE)/kasan, and with'
 	@echo '                KCSAN in out/$(BASE)/kcsan'
+	@echo 'make dkms       a Debian package that builds KVM'"'"'s modules with the series by DKMS'
+	@echo 'make kselftest  the tests as a tarball of kselftest, for a kernel CI'
 	@echo 'make kunit      the KUnit tests of the series, by the kernel'"'"'s kunit.py'
 	@echo
 	@echo 'LINUX=dir-or-tarball gives a kernel source for tree, kernel and kunit, QEMU= that of'
@@ -66,7 +70,19 @@ bench: packages
 migrate: packages
 	@lab/build $(BASE) modules programs qemu
 	@lab/migrate/build.sh $(BASE)
-	@lab/migrate/run.sh $(BASE)
+	@lab/migrate/run.py $(BASE)
+
+try: packages
+	@RELEASE="$(RELEASE)" LINUX="$(LINUX)" host/try.sh
+
+dkms: packages
+	@scripts/packages.sh dkms
+	@lab/build $(BASE) tree
+	@host/dkms.sh $(BASE)
+
+kselftest: packages
+	@lab/build $(BASE) programs
+	@host/kselftest.sh $(BASE)
 
 shell: packages
 	@lab/build $(BASE) modules programs

@@ -20,7 +20,6 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/scripts/progress.sh"
 
 built=(kvm kvm-amd kvm-intel)
-lab_modules=(crash tsc_backwards tsc_unstable)
 all_files=85	# that a build from nothing compiles, about
 
 main() {
@@ -128,17 +127,14 @@ install_all() {
 	for module in "${built[@]}"; do
 		install_file "$tree/arch/x86/kvm/$module.ko" "$out/modules/$module.ko"
 	done
-	for module in "${lab_modules[@]}"; do
-		install_file "$out/lab-modules/$module.ko" "$out/modules/$module.ko"
+	for module in "$out"/lab-modules/*.ko; do
+		install_file "$module" "$out/modules/${module##*/}"
 	done
 	[[ ! $before ]] || return 0
 	mkdir -p "$out/stock/modules"
 	install_file "$debian/vmlinuz" "$out/stock/bzImage"
-	for module in "$debian"/modules/*.ko; do
+	for module in "$debian"/modules/*.ko "$out"/lab-modules/*.ko; do
 		install_file "$module" "$out/stock/modules/${module##*/}"
-	done
-	for module in "${lab_modules[@]}"; do
-		install_file "$out/lab-modules/$module.ko" "$out/stock/modules/$module.ko"
 	done
 }
 
