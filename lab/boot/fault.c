@@ -40,6 +40,16 @@ static int lockdep(void)
 	return 0;
 }
 
+/* What the console shows when a CPU in an emergency takes it from one that prints. */
+static int cut_off(void)
+{
+	write_file("/dev/console",
+		   "[    1.000000] INFO: task fault blocked for more than 2 seco\n"
+		   "** replaying previous printk message **\n"
+		   "[    1.000000] INFO: task fault blocked for more than 2 seconds.\n");
+	return 0;
+}
+
 static void __attribute__((noreturn)) hang(void)
 {
 	for (;;)
@@ -95,6 +105,8 @@ int main(int argc, char **argv)
 		return crash(argv[2]);
 	if (!strcmp(fault, "lockdep"))
 		return lockdep();
+	if (!strcmp(fault, "cut-off"))
+		return cut_off();
 	if (!strcmp(fault, "hang"))
 		hang();
 	if (!strcmp(fault, "chatter"))
