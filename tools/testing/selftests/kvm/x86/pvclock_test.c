@@ -238,7 +238,7 @@ static void test_two_rates(void)
 	struct pvclock_vcpu_time_info own, page;
 	struct kvm_clock_data data = {};
 	struct pvclock_reading reading;
-	int i, id;
+	int i, id, updates;
 	u64 ns;
 
 	pvclock_run_all(&guest);
@@ -249,12 +249,17 @@ static void test_two_rates(void)
 		reading = pvclock_run(&guest, id);
 		own = pvclock_page(&guest, id);
 
-		/* A new reference: the old clock at that TSC is not ahead. */
+		/*
+		 * A new reference: the old clock at that TSC is not ahead.  Each reference
+		 * in between dropped the fraction of a ns that the clock had.
+		 */
 		reading = pvclock_run_wrmsr(&guest, id, MSR_KVM_SYSTEM_TIME_NEW,
 					    pvclock_page_gpa(&guest, id) | KVM_MSR_ENABLED);
 		page = pvclock_page(&guest, id);
+		updates = (page.version - own.version) / 2;
 		if (has_scaling())
-			TEST_ASSERT(page.system_time >= pvclock_at(&own, page.tsc_timestamp),
+			TEST_ASSERT(page.system_time + updates - 1 >=
+				    pvclock_at(&own, page.tsc_timestamp),
 				    "The clock of vCPU %d went back by %lu ns", id,
 				    pvclock_at(&own, page.tsc_timestamp) - page.system_time);
 		TEST_ASSERT_EQ(page.flags, 0);
@@ -617,6 +622,7 @@ static void __test_tsc_write(int how, int id)
 {
 	struct pvclock_vm guest = create_vm(3);
 	struct pvclock_vcpu_time_info clock, moved;
+	u32 sequence;
 	u64 offset;
 	int i;
 
@@ -625,7 +631,8 @@ static void __test_tsc_write(int how, int id)
 	pvclock_run_all(&guest);
 	pvclock_enable_hv_page(&guest);
 	pvclock_run_all(&guest);
-	TEST_ASSERT(pvclock_hv_page(&guest).sequence, "No Hyper-V page");
+	sequence = pvclock_hv_page(&guest).sequence;
+	TEST_ASSERT(sequence, "No Hyper-V page");
 	offset = vcpu_get_tsc_offset(guest.vcpus[id]);
 
 	move_tsc(&guest, how, id, &clock, offset);
@@ -639,7 +646,8 @@ static void __test_tsc_write(int how, int id)
 	moved = clock;
 	moved.tsc_timestamp += vcpu_get_tsc_offset(guest.vcpus[0]) - offset;
 	pvclock_run_all(&guest);
-	TEST_ASSERT(pvclock_hv_page(&guest).sequence, "The Hyper-V page didn't come back");
+	/* A guest that was interrupted while it read the page must notice. */
+	TEST_ASSERT_EQ(pvclock_hv_page(&guest).sequence, sequence + 1);
 	assert_stable(&guest, &moved);
 	pvclock_free_vm(&guest);
 }
@@ -654,6 +662,30 @@ static void test_tsc_writes(void)
 			__test_tsc_write(how, id);
 		}
 	}
+}
+
+/* What QEMU does at power-on: it sets the rate vCPU by vCPU, then all TSCs to 0. */
+static void test_power_on(void)
+{
+	unsigned long khz = host_tsc_khz() * 4 / 5;
+	struct pvclock_vm guest = pvclock_create_vm(0, 0);
+	u64 start, tsc;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		pvclock_add_vcpu(&guest);
+		vcpu_ioctl(guest.vcpus[i], KVM_SET_TSC_KHZ, (void *)khz);
+	}
+	start = rdtsc();
+	for (i = 0; i < 3; i++)
+		vcpu_set_msr(guest.vcpus[i], MSR_IA32_TSC, 0);
+	for (i = 0; i < 3; i++) {
+		tsc = vcpu_tsc_now(guest.vcpus[i]);
+		TEST_ASSERT(tsc <= rdtsc() - start, "vCPU %d's TSC began at %ld", i, tsc);
+		TEST_ASSERT_EQ(vcpu_get_tsc_offset(guest.vcpus[i]),
+			       vcpu_get_tsc_offset(guest.vcpus[0]));
+	}
+	pvclock_free_vm(&guest);
 }
 
 /* A vCPU that is plugged in has the TSC of the others, whoever set that. */
@@ -738,6 +770,70 @@ static void test_hyperv(void)
 	pvclock_free_vm(&guest);
 }
 
+/*
+ * A VMM restores the page while TSC accesses are emulated: KVM keeps the page, but not
+ * for longer, as it doesn't know what clock the page is for.
+ */
+static void test_hyperv_emulation(void)
+{
+	struct pvclock_vm guest = create_vm(1);
+	struct kvm_vcpu *vcpu = guest.vcpus[0];
+	struct pvclock_vcpu_time_info clock;
+	struct hv_tsc_page page;
+	u32 sequence;
+	u64 tsc;
+
+	pvclock_allow_hyperv(&guest);
+	clock = read_page(&guest);
+	pvclock_enable_hv_page(&guest);
+	pvclock_run(&guest, 0);
+	sequence = pvclock_hv_page(&guest).sequence;
+	TEST_ASSERT(sequence, "No Hyper-V page");
+
+	vcpu_set_msr(vcpu, HV_X64_MSR_TSC_EMULATION_CONTROL, 1);
+	vcpu_set_msr(vcpu, HV_X64_MSR_REFERENCE_TSC,
+		     vcpu_get_msr(vcpu, HV_X64_MSR_REFERENCE_TSC));
+	pvclock_run(&guest, 0);
+	TEST_ASSERT_EQ(pvclock_hv_page(&guest).sequence, sequence);
+
+	vcpu_set_msr(vcpu, HV_X64_MSR_TSC_EMULATION_CONTROL, 0);
+	vcpu_get_msr(vcpu, HV_X64_MSR_TIME_REF_COUNT);
+	tsc = pvclock_run_wrmsr(&guest, 0, MSR_KVM_SYSTEM_TIME_NEW,
+				pvclock_page_gpa(&guest, 0) | KVM_MSR_ENABLED).tsc;
+	page = pvclock_hv_page(&guest);
+	TEST_ASSERT_EQ(page.sequence, sequence + 1);
+	assert_hv_near(hv_tsc_page_at(&page, tsc), pvclock_at(&clock, tsc), "The page");
+	pvclock_free_vm(&guest);
+}
+
+static void write_tolerance(unsigned int ppm)
+{
+	FILE *file = fopen("/sys/module/kvm/parameters/tsc_tolerance_ppm", "w");
+
+	TEST_ASSERT(file && fprintf(file, "%u", ppm) > 0 && !fclose(file),
+		    "tsc_tolerance_ppm can't be set to %u", ppm);
+}
+
+/* A scaled rate is no whole number of kHz: GET's own result fits all the same. */
+static void test_no_tolerance(void)
+{
+	struct pvclock_vm guest = create_vm(1);
+	struct kvm_vcpu *vcpu = guest.vcpus[0];
+	struct pvclock_vcpu_time_info clock;
+	unsigned long khz = host_tsc_khz() / 2;
+	int i, refused = 0;
+
+	write_tolerance(0);
+	for (i = 0; i < 100; i++, khz += 12347) {
+		vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+		clock = vcpu_get_clock_guest(vcpu);
+		refused += !!__vcpu_ioctl(vcpu, KVM_SET_CLOCK_GUEST, &clock);
+	}
+	write_tolerance(TOLERANCE_PPM);
+	TEST_ASSERT_EQ(refused, 0);
+	pvclock_free_vm(&guest);
+}
+
 /* The clock that a host with a TSC of @khz has for its guests. */
 static struct pvclock_vcpu_time_info native_clock(unsigned long khz)
 {
@@ -817,8 +913,11 @@ static const struct {
 	{ "updates", test_updates },
 	{ "old MSR", test_old_msr },
 	{ "writes of the TSC", test_tsc_writes },
+	{ "power-on", test_power_on, .needs_scaling = true },
 	{ "new vCPUs", test_plug },
 	{ "Hyper-V", test_hyperv },
+	{ "Hyper-V, emulated TSC", test_hyperv_emulation },
+	{ "no tolerance", test_no_tolerance, .needs_scaling = true },
 	{ "migrations", test_migrations, .all_rates = true },
 };
 
