@@ -136,7 +136,7 @@ test_package() {
 	ok "it is named" says linux-source-6.12
 	ok "nothing is left behind" empty out/6.12 out/cache -mindepth 1
 
-	for module in kvm kvm-amd kvm-intel irqbypass msr virtio_net net_failover failover; do
+	for module in kvm kvm-amd kvm-intel irqbypass msr virtio_blk virtio_net net_failover failover; do
 		files+=("$modules/$module.ko.xz")
 	done
 	package linux-source-6.12 usr/src/

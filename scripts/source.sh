@@ -18,11 +18,10 @@ set -euo pipefail
 export LC_ALL=C
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=scripts/apt.sh
 . "$root/scripts/apt.sh"
 
 # The modules that the lab loads, and what they need.
-modules=(kvm kvm-amd kvm-intel irqbypass msr virtio_net net_failover failover)
+modules=(kvm kvm-amd kvm-intel irqbypass msr virtio_blk virtio_net net_failover failover)
 
 main() {
 	(($# == 1)) || die "usage: [LINUX=dir-or-tarball] [QEMU=dir-or-tarball] scripts/source.sh BASE"

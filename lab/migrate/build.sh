@@ -12,19 +12,18 @@ set -euo pipefail
 
 migrate=$(cd "$(dirname "$0")" && pwd)
 root=${migrate%/lab/migrate}
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
 
 main() {
 	(($# == 1)) || { echo "usage: lab/migrate/build.sh BASE" >&2; exit 2; }
 	out=$root/out/$1 qemus=$root/out/qemu-10.0
 	inputs=$(fingerprint "$out/tree" "$migrate"/{guest.c,host.sh,build.sh} \
-		"$qemus"/*patched/* "$out/stock/bzImage" "$out/stock/modules/msr.ko")
+		"$qemus"/*patched/* "$out/stock/bzImage" "$out/stock/modules"/{msr,virtio_blk}.ko)
 	if up_to_date "$inputs" "$out/migrate.inputs"; then
 		echo "files of migrate $1: up to date"
 		return
 	fi
-	run_step "files of migrate $1" "$out/log/migrate.log" '' build
+	run_step "files of migrate $1" "$out/log/migrate.log" build
 	echo "$inputs" >"$out/migrate.inputs"
 }
 
@@ -35,7 +34,7 @@ build() {
 	mkdir -p "$files" "$guest"
 	"${CC:-gcc}" -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -pthread \
 		-isystem "$out/headers/usr/include" -o "$guest/init" "$migrate/guest.c"
-	cp "$out/stock/modules/msr.ko" "$guest"
+	cp "$out/stock/modules"/{msr,virtio_blk}.ko "$guest"
 	(cd "$guest" && find . | cpio -o -H newc -R 0:0 --quiet | gzip -1) >"$files/guest.gz"
 	cp -r "$qemus"/{patched,unpatched} "$migrate/host.sh" "$files"
 	cp "$out/stock/bzImage" "$files"

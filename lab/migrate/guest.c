@@ -7,6 +7,7 @@
  *	measure			say by which function of the TSC the clock is computed now,
  *				and read it as programs do: a line of JSON, see answer()
  *	write PATH VALUE	as soon as PATH can be written
+ *	load MODULE		of its kernel
  *
  * Between the answers, a thread reads the clock all the time, and another one sets
  * timers. The clock is CLOCK_MONOTONIC_RAW, which is the guest's clock less a constant.
@@ -388,7 +389,16 @@ static void write_file(const char *path, const char *value)
 	close(fd);
 }
 
-static void obey(const char *line)
+static void load(const char *module, const char *options)
+{
+	int fd = open(module, O_RDONLY);
+
+	if (syscall(SYS_finit_module, fd, options, 0))
+		die(module);
+	close(fd);
+}
+
+static void run_command(const char *line)
 {
 	char path[100], value[20];
 
@@ -396,6 +406,8 @@ static void obey(const char *line)
 		answer();
 	else if (sscanf(line, "write %99s %19s", path, value) == 2)
 		write_file(path, value);
+	else if (sscanf(line, "load %99s", path) == 1)
+		load(path, "");
 }
 
 /* --- the start ---------------------------------------------------------------------- */
@@ -419,16 +431,6 @@ static void mount_one(const char *type, const char *where)
 	mkdir(where, 0755);
 	if (mount(type, where, type, 0, NULL))
 		die(where);
-}
-
-/* Without allow_writes the kernel complains about each write. */
-static void load_msr(void)
-{
-	int fd = open("/msr.ko", O_RDONLY);
-
-	if (syscall(SYS_finit_module, fd, "allow_writes=on", 0))
-		die("/msr.ko");
-	close(fd);
 }
 
 /* The TSC becomes the clocksource a while after the boot. */
@@ -470,7 +472,8 @@ int main(int argc, char **argv)
 	if (mlockall(MCL_CURRENT))
 		die("mlockall");
 	wait_for_clocksource(clocksource);
-	load_msr();
+	/* Without allow_writes the kernel complains about each write. */
+	load("/msr.ko", "allow_writes=on");
 	kcore = open("/proc/kcore", O_RDONLY);
 	if (!strcmp(clocksource, "xen"))
 		find_symbols();
@@ -482,6 +485,6 @@ int main(int argc, char **argv)
 	klogctl(8, NULL, 7);	/* from now on all messages are on the console */
 	printf("guest ready\n");
 	while (fgets(line, sizeof(line), stdin))
-		obey(line);
+		run_command(line);
 	die("the console ended");
 }

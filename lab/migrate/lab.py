@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Two emulated hosts, the QEMUs that run on them, and a guest that moves between them.
 
-A host obeys through its serial ports, see host.sh: a shell, and the monitors and guests'
+A host is driven through its serial ports, see host.sh: a shell, and the monitors and guests'
 consoles of two QEMUs.
 """
 

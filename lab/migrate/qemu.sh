@@ -23,15 +23,12 @@ base='qemu-10.0'
 out=$root/out/$base
 packages=$root/out/cache/$base-binaries
 apt_state=$packages.tmp/apt	# apt.sh's
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
-# shellcheck source=scripts/apt.sh
 . "$root/scripts/apt.sh"
 
 # Debian's packages, and what a guest on microvm or q35 needs of their files.
 binaries=(qemu-system-x86 qemu-system-data seabios meson)
 firmware=(qemu/qboot.rom qemu/linuxboot_dma.bin qemu/kvmvapic.bin qemu/pvh.bin seabios/bios-256k.bin)
-all_files=1000				# that a build from nothing compiles, about
 # Half of the CPU time that a build with all devices and -O2 takes.
 options=(
 	--static --disable-pie --target-list=x86_64-softmmu
@@ -57,7 +54,7 @@ main() {
 	rm -f "$out/qemu.inputs"
 	set_environment
 	configure
-	run_step "QEMU with the patches" "$out/log/build.log" "$files" \
+	run_step "QEMU with the patches" "$out/log/build.log" \
 		ninja -j "$(nproc)" -C "$out/build" qemu-system-x86_64
 	install_patched
 	echo "$inputs" >"$out/qemu.inputs"
@@ -120,15 +117,12 @@ set_environment() {
 	PATH=$out/binaries/usr/bin:$PATH
 }
 
-# Set files to how many there are to compile, if that is known. ninja configures again
-# where the tree has changed.
+# ninja configures again where the tree has changed.
 configure() {
 	local log=$out/log/configure.log devices inputs
 
-	files=
 	inputs=$(cksum "$here/qemu.sh" "$here/qemu.mak")
 	! up_to_date "$inputs" "$out/build/configured" || return 0
-	files=$all_files
 	devices=$(realpath --relative-to="$out/tree/configs/devices/x86_64-softmmu" "$here/qemu")
 	rm -rf "$out/build"
 	mkdir "$out/build"

@@ -3,6 +3,7 @@
 
 import json
 import shlex
+import time
 from typing import NamedTuple
 
 from judge import check_exact, check_moved
@@ -19,6 +20,7 @@ class Machine(NamedTuple):
     bios: str = 'bios-256k.bin'
     globals: str = ''
     init: str = 'kvm-clock'
+    devices: str = ''
 
     def words(self, patched, policy, host):
         return [
@@ -30,6 +32,7 @@ class Machine(NamedTuple):
             '-bios', self.bios, '-kernel', '/files/bzImage', '-initrd', '/files/guest.gz',
             '-append', f'{CMDLINE} -- {self.init}',
             '-trace', 'kvmclock_*',
+            *self.devices.split(),
             *(self.globals.split() if patched else []),
             *(['-global', f'kvmclock.guest-clock={policy}'] if policy else [])]
 
@@ -38,6 +41,11 @@ class Machine(NamedTuple):
 POLICY = '-global kvmclock.guest-clock='
 MICROVM = Machine('microvm,x-option-roms=off,rtc=on,isa-serial=on', bios='qboot.rom')
 Q35 = Machine('q35,vmport=off,hpet=on', globals=POLICY + 'auto')
+# Its first write fails. What is written is lost, and nothing is to be read.
+DISK = Q35._replace(devices='-device virtio-blk-pci,drive=disk -drive if=none,id=disk,werror=stop,'
+                            'driver=blkdebug,image.driver=null-co,image.read-zeroes=on,'
+                            'inject-error.0.event=none,inject-error.0.iotype=write,'
+                            'inject-error.0.once=on')
 # Emulated CPUs have no invariant TSC: force it. With it, the guest trusts its TSC. It cannot
 # be let watch it by the ACPI PM timer: reading that takes longer here than Linux accepts.
 TSC = Q35._replace(cpu='host,+invtsc,x-force-features=on,tsc-frequency={hz}', init='tsc')
@@ -140,7 +148,7 @@ def loadvm(vm):
 
 
 @row('live update, cpr-transfer', MICROVM, host2=False)
-def live_update(vm):
+def live_update(vm, *event):
     """To another QEMU on the same host."""
     main, cpr = ({'channel-type': kind,
                   'addr': {'transport': 'socket', 'type': 'unix', 'path': f'/tmp/{kind}'}}
@@ -152,7 +160,7 @@ def live_update(vm):
     vm.at.qmp('migrate', channels=[main, cpr])
     qemu.greet()
     vm.at.migrated()
-    vm.moved_to(qemu)
+    vm.moved_to(qemu, *event)
 
 
 # --- to the other host ----------------------------------------------------------------
@@ -235,6 +243,25 @@ def saved_again(vm):
     vm.at.qmp('cont')
 
 
+@row('arrives paused, then a live update', MICROVM, host2=False)
+def update_before_run(vm):
+    """Its TSC's offset is of the host that it came from; TSC and clock stand still."""
+    uri = f'tcp:{vm.there.address}:4001'
+    qemu = vm.incoming(vm.there, uri, options='-S')
+    vm.measure()
+    tsc, start = vm.last['tsc'], time.monotonic()
+    vm.at.migrate(uri)
+    ran = time.monotonic() - start
+    vm.moved_to(qemu, 'MIGRATION', 'completed')
+    live_update(vm, 'MIGRATION', 'completed')
+    start = time.monotonic()
+    vm.at.qmp('cont')
+    vm.measure()
+    ran += time.monotonic() - start
+    if vm.last['tsc'] - tsc > ran * vm.at.host.khz * 1000:
+        vm.wrong.append('the TSC counted more than the time for which the guest ran')
+
+
 @row('the network is cut, QEMU is killed', MICROVM, host2=False)
 def failures(vm):
     """The guest stays where it is."""
@@ -300,6 +327,14 @@ def parked(vm):
     forget_snapshot(vm)
 
 
+@row('stopped by an error of a disk', DISK, host2=False)
+def io_error(vm):
+    vm.tell('load /virtio_blk.ko')
+    vm.tell('write /dev/vda x')
+    vm.at.until('io-error')
+    vm.at.qmp('cont')
+
+
 @row('clocksource tsc, stop, cont', TSC, host2=False)
 def tsc_stop(vm):
     stop_and_cont(vm)
@@ -336,7 +371,7 @@ def check_said(vm):
         raise Failure('the clock moved, and QEMU said nothing')
 
 
-def young(pair):
+def young_destination(pair):
     """the destination is as old as the guest: exact"""
     uri = f'tcp:{pair[1].address}:4001'
     qemu = Qemu(pair[1], words('patched', MICROVM, None, pair[0]) + ' -incoming defer')
@@ -349,7 +384,7 @@ def young(pair):
     return vm
 
 
-def leave(pair):
+def clocksource_not_tsc(pair):
     """host 1's clocksource is not the TSC: the clock moves, and QEMU says so"""
     vm = Guest(pair, 'patched', MICROVM)
     pair[0].use_clocksource('slow')
@@ -411,5 +446,5 @@ def beyond(pair):
     return vm
 
 
-FAULTS = (young, leave, unpatched_source, off, damaged)
+FAULTS = (young_destination, clocksource_not_tsc, unpatched_source, off, damaged)
 KHZ_FAULTS = (beyond,)      # between hosts whose rates differ by 300 ppm
