@@ -67,17 +67,17 @@ test_pairs() {
 	expect "scaled to native" 0 'exact\.' fast.json A.json --guest-khz 2600000
 	expect "scaled to scaled" 0 'exact\.' fast.json A.json --guest-khz 2000000
 	host odd tsc_khz 2599998
-	expect "native to scaled, the native rate not round" 1 '0\.77 ppm fast on fast' odd.json fast.json --guest-khz 2600000
-	expect "scaled to native, the native rate not round" 1 '0\.77 ppm slow on odd' fast.json odd.json --guest-khz 2600000
+	expect "native to scaled, the native rate not round" 1 'on fast TSC and clock run 0\.77 ppm fast' odd.json fast.json --guest-khz 2600000
+	expect "scaled to native, the native rate not round" 1 'on odd TSC and clock run 0\.77 ppm slow' fast.json odd.json --guest-khz 2600000
 
 	host next tsc_khz 2600001
-	expect "1 kHz apart" 1 'run 0\.38 ppm fast on next' A.json next.json
-	expect "1 kHz apart, the other way" 1 'run 0\.38 ppm slow on A' next.json A.json
+	expect "1 kHz apart" 1 'on next TSC and clock run 0\.38 ppm fast' A.json next.json
+	expect "1 kHz apart, the other way" 1 'on A TSC and clock run 0\.38 ppm slow' next.json A.json
 
 	# KVM_SET_TSC_KHZ takes each for the guest's rate, but they are 400 ppm apart.
 	host low tsc_khz 2599480 tsc_scaling false
 	host high tsc_khz 2600520 tsc_scaling false
-	expect "each within the tolerance, but not of each other" 2 '400 ppm apart, and 250 are tolerated' \
+	expect "each within the tolerance, but not of each other" 2 '400 ppm apart where 250 are tolerated' \
 		low.json high.json --guest-khz 2600000
 	host wide tsc_khz 2600520 tsc_scaling false tsc_tolerance_ppm 500
 	expect "with a larger tolerance" 1 'within its tolerance of 500 ppm' low.json wide.json --guest-khz 2600000

@@ -12,7 +12,7 @@ enum tsc { TSC_NATIVE, TSC_SCALED, TSC_EMULATED, TSC_IMPOSSIBLE };
 static enum fit worst;
 
 /* Print a reason, and what to change. */
-static void __attribute__((format(printf, 2, 3))) because(enum fit fit, const char *format, ...)
+static void __attribute__((format(printf, 2, 3))) reason(enum fit fit, const char *format, ...)
 {
 	va_list args;
 
@@ -52,16 +52,16 @@ static enum tsc provide(const struct host *host, uint32_t *khz)
 static void check_host(const struct host *host, enum tsc tsc, uint32_t guest_khz)
 {
 	if (tsc == TSC_IMPOSSIBLE)
-		because(FIT_IMPOSSIBLE, "%s can't scale its TSC of %u kHz down to %u kHz: create the guest "
+		reason(FIT_IMPOSSIBLE, "%s can't scale its TSC of %u kHz down to %u kHz: create the guest "
 			"with a rate that both hosts have, the lower one", host->name, host->tsc_khz,
 			guest_khz);
 	if (tsc == TSC_EMULATED)
-		because(FIT_VALUE, "%s can't scale its TSC of %u kHz up to %u kHz, and emulates it: create "
+		reason(FIT_VALUE, "%s can't scale its TSC of %u kHz up to %u kHz, and emulates it: create "
 			"the guest with a lower rate", host->name, host->tsc_khz, guest_khz);
 	if (!host->clock_guest)
-		because(FIT_VALUE, "%s has no KVM_CAP_CLOCK_GUEST: update its kernel", host->name);
+		reason(FIT_VALUE, "%s has no KVM_CAP_CLOCK_GUEST: update its kernel", host->name);
 	if (!host->master_clock)
-		because(FIT_VALUE, "%s has no master clock, its clocksource is %s: make it tsc, and see in "
+		reason(FIT_VALUE, "%s has no master clock, its clocksource is %s: make it tsc, and see in "
 			"the kernel's log why it is not", host->name, host->clocksource);
 }
 
@@ -72,11 +72,11 @@ static void check_rates(const struct host *b, uint32_t khz_a, uint32_t khz_b)
 	if (khz_a == khz_b)
 		return;
 	if (is_tolerated(b, khz_a, khz_b))
-		because(FIT_TOLERANCE, "TSC and clock run %.2f ppm %s on %s, within its tolerance of %u ppm: "
-			"nothing has to be changed",
-			ppm < 0 ? -ppm : ppm, ppm < 0 ? "slow" : "fast", b->name, b->tsc_tolerance_ppm);
+		reason(FIT_TOLERANCE, "on %s TSC and clock run %.2f ppm %s, within its tolerance of %u ppm: "
+			"no action needed", b->name, ppm < 0 ? -ppm : ppm,
+			ppm < 0 ? "slow" : "fast", b->tsc_tolerance_ppm);
 	else
-		because(FIT_VALUE, "the TSC runs at %u kHz and on %s at %u kHz, %.0f ppm apart, and %u are "
+		reason(FIT_VALUE, "the TSC runs at %u kHz and on %s at %u kHz, %.0f ppm apart where %u are "
 			"tolerated: create the guest with a rate that is scaled on both hosts", khz_a,
 			b->name, khz_b, ppm < 0 ? -ppm : ppm, b->tsc_tolerance_ppm);
 }

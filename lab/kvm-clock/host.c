@@ -103,7 +103,7 @@ static void read_kvm(struct host *host)
 	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
 	if (vcpu < 0)
 		err(EXIT_ERROR, "KVM_CREATE_VCPU");
-	khz = ioctl(vm, KVM_GET_TSC_KHZ, 0);
+	khz = ioctl(vcpu, KVM_GET_TSC_KHZ, 0);	/* Linux 5.18 and later have it for the VM */
 	if (khz < 0 || ioctl(vm, KVM_GET_CLOCK, &clock) < 0)
 		err(EXIT_ERROR, "KVM_GET_TSC_KHZ or KVM_GET_CLOCK (is the TSC unstable?)");
 	host->tsc_khz = khz;

@@ -74,7 +74,7 @@ static void restore_clock(struct vmm *vmm, bool other_rate)
 		err(1, "KVM_SET_CLOCK_GUEST");
 }
 
-static void obey(struct vmm *vmm, char command)
+static void run_command(struct vmm *vmm, char command)
 {
 	switch (command) {
 	case 'c': move_clock(vmm); break;
@@ -115,7 +115,7 @@ static void __attribute__((noreturn)) run_vm(int from, int to)
 			vmm_read_guest_tsc(&vmm);
 		if (read(from, &command, 1) != 1)
 			exit(0);
-		obey(&vmm, command);
+		run_command(&vmm, command);
 		dprintf(to, "k");
 	}
 }
@@ -221,6 +221,28 @@ static void test_statistics(pid_t vm)
 	watcher = first;
 }
 
+static void test_unread(pid_t vm)
+{
+	static const char *const places[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
+	FILE *first = watcher;
+	pid_t pid = start_watcher(vm);
+	int status, left = 0;
+	char path[100];
+
+	says("watching");
+	fclose(watcher);
+	watcher = first;
+	command('c');
+	command('c');
+	check(waitpid(pid, &status, 0) == pid && WIFEXITED(status),
+	      "kvm-clock ends when nobody reads what it says");
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/instances/kvm-clock.%d.%d", places[i], vm, pid);
+		left += access(path, F_OK) == 0;
+	}
+	check(!left, "and leaves no instance of tracefs");
+}
+
 static void test_watch(void)
 {
 	pid_t vm = start_vm(), pid = start_watcher(vm);
@@ -236,6 +258,7 @@ static void test_watch(void)
 	check(says("stable bit set"), "and the stable bit");
 	command('c');
 	check(says_moved(), "KVM_SET_CLOCK moves F ahead");
+	test_unread(vm);
 	command('o');
 	check(says("TSC moved by 1000000 cycles"), "the TSC is moved");
 	/* Without the series, a new vCPU's TSC is not looked at, and the mode does not come back. */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <asm/pvclock-abi.h>
@@ -39,12 +40,20 @@ static char mode[60];			/* as kvm_update_master_clock says it */
 static char host_clock[20];
 static int process;
 static char instance[100];
-static volatile sig_atomic_t stopped;
 
-static void stop(int signal)
+/* Return a file that is readable once a signal says to end. */
+static int catch_signals(void)
 {
-	(void)signal;
-	stopped = 1;
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	/* The reader has gone: fflush() fails. */
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &signals, SFD_CLOEXEC);
 }
 
 static void remove_instance(void)
@@ -278,7 +287,7 @@ static void take_line(char *line)
 	bool is_ours;
 
 	if (strstr(line, "LOST") && strstr(line, "EVENTS"))
-		printf("- %s: what is said next may have happened before\n", line);
+		printf("- %s: the next lines may report earlier changes\n", line);
 	if (!cpu)
 		return;
 	*cpu = '\0';
@@ -320,41 +329,45 @@ static bool take_lines(int pipe)
 	memmove(text, line, used);
 	if (used > MAX_LINE)
 		used = 0;
-	fflush(stdout);
 	return true;
 }
 
 int watch(int pid)
 {
-	struct sigaction action = { .sa_handler = stop };
+	enum { PIPE, PROCESS, SIGNALS };
+	struct pollfd fds[] = {
+		[PIPE] = { .events = POLLIN },
+		[PROCESS] = { .events = POLLIN },
+		[SIGNALS] = { .events = POLLIN },
+	};
 	char path[200];
-	struct pollfd fds[2] = { { .events = POLLIN }, { .events = POLLIN } };
 
-	fds[1].fd = syscall(SYS_pidfd_open, pid, 0);
-	if (fds[1].fd < 0)
+	fds[PROCESS].fd = syscall(SYS_pidfd_open, pid, 0);
+	if (fds[PROCESS].fd < 0)
 		err(EXIT_ERROR, "process %d", pid);
 	if (!print_vms(pid))
 		errx(EXIT_ERROR, "process %d has no VM: it is the one that created the VM, see "
 		     DEBUGFS_KVM, pid);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	fds[SIGNALS].fd = catch_signals();
 	create_instance(pid);
-	snprintf(path, sizeof(path), "%s/trace_pipe", instance);
-	fds[0].fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fds[0].fd < 0)
-		err(EXIT_ERROR, "%s", path);
 	process = pid;
 	enable_events();
-	puts("watching: what changes is said when the vCPU runs next");
-	fflush(stdout);
+	snprintf(path, sizeof(path), "%s/trace_pipe", instance);
+	fds[PIPE].fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fds[PIPE].fd < 0)
+		err(EXIT_ERROR, "%s", path);
+	puts("watching: a change is reported when the vCPU runs next");
 
-	while (!stopped) {
-		while (take_lines(fds[0].fd))
-			;
-		if (fds[1].revents)
+	do {
+		if (fflush(stdout))
 			break;
-		poll(fds, 2, -1);
-	}
-	close(fds[0].fd);
+		poll(fds, 3, -1);
+		take_lines(fds[PIPE].fd);
+	} while (!fds[PROCESS].revents && !fds[SIGNALS].revents);
+
+	while (fds[PROCESS].revents && take_lines(fds[PIPE].fd))
+		;
+	fflush(stdout);
+	close(fds[PIPE].fd);
 	return 0;
 }

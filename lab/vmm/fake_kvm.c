@@ -117,6 +117,6 @@ int ioctl(int fd, unsigned long request, ...)
 	if (fd == FAKE_VM)
 		return vm_ioctl(request, arg);
 	if (fd == FAKE_KVM && request == KVM_CREATE_VM)
-		return FAKE_VM;
+		return fake_kvm.create_vm ? status(fake_kvm.create_vm) : FAKE_VM;
 	return status(EBADF);
 }

@@ -33,6 +33,7 @@ extern struct fake_kvm {
 	struct pvclock_vcpu_time_info function;
 	/* errno of each ioctl, or 0 */
 	int get_clock_guest, set_clock_guest, get_clock, set_clock_error, set_khz, set_offset;
+	int create_vm;
 } fake_kvm;
 
 #endif

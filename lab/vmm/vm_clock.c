@@ -19,6 +19,7 @@
 #define SUSPEND_MIN_NS		1000000		/* no suspend is shorter */
 #define BOOT_ID_SIZE		sizeof(((struct vm_clock_state *)0)->boot_id)
 #define ROUNDING_NS		4		/* of elapsed_ns, cycles, and KVM's reference */
+#define TOLERANCE_PPM		250		/* the default of kvm.tsc_tolerance_ppm */
 
 /* Memory is little-endian, too: a structure is its own encoding. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "x86");
@@ -122,6 +123,7 @@ static int read_moment(int vm, struct vm_clock_state *now, uint64_t *started)
 	return 0;
 }
 
+/* Before Linux 5.16 vCPUs have no attributes at all, and KVM says EINVAL. */
 static int tsc_attr(int vcpu, unsigned long request, uint64_t attr, void *value)
 {
 	struct kvm_device_attr device_attr = {
@@ -129,8 +131,11 @@ static int tsc_attr(int vcpu, unsigned long request, uint64_t attr, void *value)
 		.attr = attr,
 		.addr = (uintptr_t)value,
 	};
+	int ret = ioctl(vcpu, request, &device_attr);
 
-	return ioctl(vcpu, request, &device_attr);
+	if (ret < 0 && errno == EINVAL)
+		errno = ENXIO;
+	return ret;
 }
 
 static int access_msr(int vcpu, unsigned long request, uint32_t index, uint64_t *value)
@@ -204,7 +209,7 @@ static bool is_in_range(const struct vm_clock_state *s)
 	       !s->tsc_khz == !s->nr_vcpus && s->tsc_khz <= INT32_MAX &&
 	       s->tsc_ratio && s->tsc_frac_bits <= 63 &&
 	       (s->tsc_frac_bits || s->tsc_ratio == 1) && s->tai_offset_s <= MAX_TAI_OFFSET &&
-	       (s->clock_ns | s->realtime_ns | s->suspended_ns | s->window_ns) <= INT64_MAX;
+	       (s->clock_ns | s->realtime_ns | s->window_ns) <= INT64_MAX;
 }
 
 static int parse(const void *blob, size_t size, struct vm_clock_state *s)
@@ -296,7 +301,7 @@ int vm_clock_save(int vm, const int *vcpus, unsigned int nr_vcpus, void *blob, s
 	memcpy(blob, &s, sizeof(s));
 	s.checksum = checksum(blob, s.size);
 	memcpy(blob, &s, sizeof(s));
-	return 0;
+	return vm_clock_validate(blob, s.size);
 }
 
 static int choose_policy(struct restore *r, enum vm_clock_policy policy)
@@ -309,7 +314,7 @@ static int choose_policy(struct restore *r, enum vm_clock_policy policy)
 		    (!known || !memcmp(r->saved.boot_id, r->now.boot_id, sizeof(r->now.boot_id)));
 
 	if (policy == VM_CLOCK_SAME_HOST && !same)
-		return fail(r, EXDEV, "Another host or boot, or its TSC did not count on.");
+		return fail(r, EXDEV, "The state is from another host or boot, or the host's TSC stopped since.");
 	if (policy == VM_CLOCK_AUTO)
 		policy = known && same ? VM_CLOCK_SAME_HOST : VM_CLOCK_GO_ON;
 	/* Without TSCs there is only real time. */
@@ -371,10 +376,10 @@ static int restore_tsc(struct restore *r, int fd, struct vm_clock_vcpu vcpu, uin
 static const char *why_not_exact(int error)
 {
 	switch (error) {
-	case 0:		return "The source had no function of the TSC.";
+	case 0:		return "The source could not save its clock as a function of the TSC.";
 	case ENOTTY:	return "This host's KVM has no KVM_SET_CLOCK_GUEST.";
-	case ENODATA:	return "Here the clock is no function of the TSC: is the clocksource tsc?";
-	case ERANGE:	return "The TSC's rate differs too much, or it is behind the function.";
+	case ENODATA:	return "The VM is not in master clock mode: is the host's clocksource tsc?";
+	case ERANGE:	return "The TSC's rate differs too much, or the TSC is behind the function.";
 	case EBUSY:	return "The TSC's rate is unknown for the moment: restore once more.";
 	case EINVAL:	return "KVM refused the function: is its reference ahead of the TSC?";
 	default:	return "KVM_SET_CLOCK_GUEST failed.";
@@ -401,6 +406,10 @@ static int restore_value(struct restore *r, int error)
 	drift -= end - r->started;
 	r->result->bound_ns = end - begin + (drift > INT64_MAX ? -drift : drift) +
 			      r->saved.window_ns + r->now.window_ns + ROUNDING_NS;
+	/* elapse() used the nominal rate, but the TSC may run at the host's. */
+	if (!(r->saved.flags & VM_CLOCK_HAS_FUNCTION) ||
+	    r->result->policy == VM_CLOCK_SAME_HOST)
+		r->result->bound_ns += r->result->elapsed_ns / (1000000 / TOLERANCE_PPM);
 	r->result->outcome = VM_CLOCK_VALUE;
 	r->result->error = error;
 	r->result->reason = why_not_exact(error);
@@ -477,9 +486,9 @@ int vm_clock_check(int kvm, const void *blob, size_t size, enum vm_clock_policy 
 	if (begin_restore(&r, blob, size) < 0)
 		return -1;
 	r.vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	vcpu = ioctl(r.vm, KVM_CREATE_VCPU, 0);
+	vcpu = r.vm < 0 ? -1 : ioctl(r.vm, KVM_CREATE_VCPU, 0);
 	if (vcpu < 0)
-		fail(&r, errno, "A VM to try it can't be created.");
+		fail(&r, errno, "A VM for the check can't be created.");
 	else
 		ret = restore(&r, &vcpu, r.saved.nr_vcpus ? 1 : 0, blob, policy);
 	error = errno;

@@ -17,11 +17,9 @@
  * The caller
  * - does not restore MSR_IA32_TSC, neither before nor after: KVM would take it for a
  *   request to synchronize TSCs.  MSR_IA32_TSC_ADJUST is fine,
- * - restores, after vm_clock_restore(), what KVM arms against the clock: Xen timers
- *   (KVM_XEN_VCPU_ATTR_TYPE_TIMER), and Hyper-V synthetic timers
- *   (HV_X64_MSR_STIMER0_CONFIG to HV_X64_MSR_STIMER3_COUNT).  Restored earlier, they
- *   fire early or late by as much as the clock moves.  TSC-deadline timers are armed
- *   by vm_clock_restore(),
+ * - restores Xen timers (KVM_XEN_VCPU_ATTR_TYPE_TIMER) after vm_clock_restore(), as KVM
+ *   arms them against the clock: restored earlier, they fire early or late by as much
+ *   as the clock moves.  TSC-deadline timers are armed by vm_clock_restore(),
  * - invokes KVM_KVMCLOCK_CTRL on every vCPU if time went on, so that the guest does not
  *   take the pause for a lockup, and ignores EINVAL,
  * - includes vCPUs that are parked, i.e. unplugged from the guest, but not closed,
@@ -62,7 +60,7 @@ struct vm_clock_state {
 	uint32_t tai_offset_s;	/* CLOCK_TAI - CLOCK_REALTIME, 0 if the host doesn't know */
 	uint64_t clock_ns;	/* the clock's value */
 	uint64_t realtime_ns;	/* the host's CLOCK_REALTIME */
-	uint64_t suspended_ns;	/* how long the host was suspended since its boot */
+	uint64_t suspended_ns;	/* CLOCK_BOOTTIME - CLOCK_MONOTONIC, modulo 2^64 */
 	uint64_t host_tsc;	/* in cycles */
 	uint64_t window_ns;	/* how long that moment was */
 	char boot_id[36];	/* /proc/sys/kernel/random/boot_id, all 0 if unreadable */
@@ -103,7 +101,9 @@ struct vm_clock_result {
 	uint64_t elapsed_ns;	/* by which the guest's time advanced */
 	/*
 	 * For VM_CLOCK_VALUE: when the TSCs have advanced by elapsed_ns since the save,
-	 * the clock is clock_ns + elapsed_ns, to within bound_ns.
+	 * the clock is clock_ns + elapsed_ns, to within bound_ns.  Where only
+	 * the nominal rate of the TSCs is known, bound_ns includes 250 ppm of elapsed_ns,
+	 * by which KVM lets a TSC miss that, unless tsc_tolerance_ppm is changed.
 	 */
 	uint64_t bound_ns;
 	const char *reason;	/* a sentence, also if vm_clock_restore() fails */
@@ -125,9 +125,10 @@ static inline size_t vm_clock_size(unsigned int nr_vcpus)
  *	ENOTSUP	the rates of the TSCs differ, or the TSC is scaled, and KVM doesn't tell
  *		how (KVM_VCPU_TSC_SCALE)
  *	ENXIO	KVM has no KVM_VCPU_TSC_OFFSET (before Linux 5.16)
+ *	EBADMSG	a value is out of range, e.g. KVM does not know the rate of the TSC
  *	other	of KVM_GET_CLOCK, KVM_GET_TSC_KHZ
  *
- * For the last three: save MSR_IA32_TSC and KVM_GET_CLOCK as before.
+ * For all but the first two: save MSR_IA32_TSC and KVM_GET_CLOCK as before.
  */
 int vm_clock_save(int vm, const int *vcpus, unsigned int nr_vcpus, void *blob, size_t size);
 
