@@ -13,7 +13,6 @@ set -euo pipefail
 export LC_ALL=C
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
 
 main() {
@@ -26,7 +25,7 @@ main() {
 	cd "$dir"
 	write_files
 	write_debian
-	run_step "dkms $base" "$out/log/dkms.log" '' dpkg-buildpackage -us -uc -b
+	run_step "dkms $base" "$out/log/dkms.log" dpkg-buildpackage -us -uc -b
 	rm "$out/${name}_$version"_*.{changes,buildinfo}
 	echo "out/$base/${package}_${version}_all.deb"
 }
@@ -37,7 +36,7 @@ write_files() {
 	"$root/host/series-diff.sh" "$base" >series.diff
 	cp "$root/host/kvm-source.sh" .
 	for file in dkms.conf pre-build; do
-		sed "s/@BASE@/$base/g; s/@BASE_REGEX@/${base//./\\\\.}/" "$root/host/dkms/$file" >"$file"
+		sed "s/@BASE@/$base/g" "$root/host/dkms/$file" >"$file"
 	done
 	chmod +x pre-build kvm-source.sh
 	mv dkms.conf "debian/$package.dkms"
@@ -67,8 +66,8 @@ write_debian() {
 		 function of its TSC.
 		 .
 		 DKMS builds them for each installed kernel $base of Debian, from the source
-		 in linux-source-$base, which has to be of the kernel's version. Other kernels
-		 keep their own modules.
+		 in linux-source-$base. Kernels of other versions than that source keep their
+		 own modules.
 	EOT
 	cat >debian/changelog <<-EOT
 		$name ($version) unstable; urgency=medium
