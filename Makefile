@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What can be done here. Each target says what it does in `make help`, needs no other
-# one first, and repeats nothing that is done.
+# Entry points, see `make help`. Each target builds what it needs, and skips what is up to
+# date.
 
 BASE ?= 7.3
 BASES := 7.3 6.12
@@ -17,7 +17,7 @@ endif
 help:
 	@echo 'make demo       measure what live update and migration do to a clock, with and'
 	@echo '                without the series; the plot is out/demo/drift.svg'
-	@echo 'make check      all checks, on all bases; T=NAME one of them, on BASE'
+	@echo 'make check      all checks but those "On request"; T=NAME one of them, on BASE'
 	@echo 'make smoke      what to run before a commit'
 	@echo 'make list       the checks, and the scenarios that lab/run can boot'
 	@echo 'make migrate    migrate a guest between two emulated hosts, with and without the'
@@ -35,7 +35,7 @@ help:
 	@echo '                SIGNOFF=1 adds your Signed-off-by'
 	@echo 'make bisect     build KVM'"'"'s modules after each patch'
 	@echo 'make before     the modules without the series, built here, for bench'
-	@echo 'make programs   selftests, demo and bench, in out/$(BASE)/bin'
+	@echo 'make programs   selftests, kvm-clock, demo, bench, tests, in out/$(BASE)/bin'
 	@echo 'make kernel     a kernel from the source, for debugging, in out/$(BASE)/debug'
 	@echo 'make debug      the same with KASAN, UBSAN and lockdep in out/$(BASE)/kasan, and with'
 	@echo '                KCSAN in out/$(BASE)/kcsan'

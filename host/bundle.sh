@@ -25,7 +25,7 @@ main() {
 	for module in kvm kvm-amd kvm-intel; do
 		strip --strip-debug -o "modules/$module.ko" "$modules/$module.ko"
 	done
-	cp "$root/host/try" .
+	cp "$root"/host/try "$root/lab/vmm/demo.awk" .
 	echo "$release" >release
 	echo "for $base, $(git -C "$root" describe --always --dirty --abbrev=12)" >about
 	cd "$root"

@@ -12,7 +12,6 @@ set -euo pipefail
 export LC_ALL=C
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
 
 main() {
@@ -21,7 +20,7 @@ main() {
 	work=$out/kselftest
 	tests=$(cd "$tree/tools/testing/selftests/kvm" && find . -name 'pvclock*_test.c' -printf '%P\n' | sort | sed 's/\.c$//' | paste -sd ' ')
 	rm -rf "$work/install"
-	run_step "kselftest $1" "$out/log/kselftest.log" '' build
+	run_step "kselftest $1" "$out/log/kselftest.log" build
 	install_file "$work/install/kselftest-packages/kselftest.tar.gz" "$out/kselftest.tar.gz"
 	echo "out/$1/kselftest.tar.gz: $tests"
 }

@@ -14,9 +14,7 @@ set -euo pipefail
 export LC_ALL=C
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
-# shellcheck source=scripts/apt.sh
 . "$root/scripts/apt.sh"
 
 main() {
@@ -29,7 +27,7 @@ main() {
 	get_headers
 	lab/build "$base" tree programs
 	get_source
-	run_step "modules $release" "$root/out/try/log/$release.log" 85 build
+	run_step "modules $release" "$root/out/try/log/$release.log" build
 	host/bundle.sh "$base" "$release" "$source/arch/x86/kvm" "$dir"
 	if [[ ${RELEASE-} ]]; then
 		echo "try: copy out/try/$release to the machine, and run its program try as root"

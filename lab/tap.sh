@@ -6,6 +6,8 @@
 # A check says in its third line whether it is run "Once:", for "Each base:", or "On
 # request", and what it checks. Its argument is the base, 7.3 without one.
 
+set -uo pipefail
+
 # shellcheck disable=SC2034 # for the checks
 lab=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=${lab%/lab}

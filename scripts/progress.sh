@@ -4,18 +4,17 @@
 # For scripts that build: run a long step, say every ten seconds how far it is,
 # keep what it prints, and show the errors when it fails.
 
-# run_step STEP LOG EXPECTED COMMAND...
-# EXPECTED is about how many files the step compiles, empty if nobody knows.
+# run_step STEP LOG COMMAND...
 run_step() {
-	local step=$1 log=$2 expected=$3 start=$SECONDS status=0 reporter
+	local step=$1 log=$2 start=$SECONDS status=0 reporter
 
-	shift 3
+	shift 2
 	# The flags of the make that called are not for the make that is called: a
 	# silent one has no progress to report.
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 	mkdir -p "$(dirname "$log")"
 	: >"$log"
-	report_progress "$step" "$log" "$expected" &
+	report_progress "$step" "$log" &
 	reporter=$!
 	"$@" >"$log" 2>&1 </dev/null || status=$?
 	kill "$reporter" 2>/dev/null || :
@@ -25,14 +24,12 @@ run_step() {
 }
 
 report_progress() {
-	local step=$1 log=$2 expected=$3 start=$SECONDS files
+	local step=$1 log=$2 start=$SECONDS
 
 	# A reporter whose script was killed ends by itself; its sleep must not
 	# hold the script's output open.
 	while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-		files=$(compiled "$log")
-		((files <= expected)) || expected=	# then it is more than was thought
-		echo "$step: $files${expected:+ of about $expected} files, $((SECONDS - start)) s"
+		echo "$step: $(compiled "$log") files, $((SECONDS - start)) s"
 	done
 }
 

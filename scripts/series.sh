@@ -225,7 +225,7 @@ renumber() {
 	done
 }
 
-# What the stage is to build differs from the branch if a mail cannot carry a message.
+# Verify that every commit survives the way through a mail: some messages do not.
 check_build() {
 	local old new format='%T %an <%ae> %ad%n%B'
 	while read -r old new; do

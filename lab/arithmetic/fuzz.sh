@@ -11,9 +11,7 @@
 
 set -euo pipefail
 
-# shellcheck source=lab/arithmetic/compile.sh
 . "$(dirname "$0")/compile.sh"
-# shellcheck source=lab/libfuzzer.sh
 . "$(dirname "$0")/../libfuzzer.sh"
 
 seconds=60

@@ -10,7 +10,6 @@
 
 set -euo pipefail
 
-# shellcheck source=lab/arithmetic/compile.sh
 . "$(dirname "$0")/compile.sh"
 
 seed=1

@@ -11,7 +11,6 @@
 
 set -euo pipefail
 
-# shellcheck source=lab/arithmetic/compile.sh
 . "$(dirname "$0")/compile.sh"
 
 few=1000000

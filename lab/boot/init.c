@@ -10,8 +10,8 @@
  * The verdict goes to a serial port of its own, as the very last thing. A run
  * that dies on the way has none, whatever the console says.
  *
- * /scenario has the words of lab/boot/scenarios, of which clocksource, module,
- * needs, run and shell are for init, and
+ * /scenario has the words of lab/boot/scenarios, of which module, needs, run
+ * and shell are for init, and
  *	spare-cpu-0		run no program on CPU 0
  */
 #define _GNU_SOURCE
@@ -56,7 +56,6 @@ static unsigned int nr_programs;
 
 static const char *modules[MAX_ITEMS];
 static unsigned int nr_modules;
-static const char *clocksource = "tsc";
 static bool spare_cpu_0;
 static bool needs_scaling;
 static bool shell;
@@ -66,8 +65,8 @@ static unsigned int passed, failed, skipped;
 static volatile sig_atomic_t over_limit;
 
 /*
- * One write a record, and no stdio: it fails on a file that cannot seek so. The
- * kernel keeps back what does not end with a newline until the next record.
+ * Write each record with one write(): stdio fails on /dev/kmsg, which cannot seek as
+ * stdio wants. The kernel holds back a record without a newline until the next one.
  */
 static void __attribute__((format(printf, 1, 2))) say(const char *fmt, ...)
 {
@@ -174,9 +173,7 @@ static void take_line(char *line)
 
 	if (!nr)
 		return;
-	if (!strcmp(words[0], "clocksource"))
-		clocksource = words[1];
-	else if (!strcmp(words[0], "module") && nr_modules < MAX_ITEMS)
+	if (!strcmp(words[0], "module") && nr_modules < MAX_ITEMS)
 		modules[nr_modules++] = words[1];
 	else if (!strcmp(words[0], "spare-cpu-0"))
 		spare_cpu_0 = true;
@@ -276,16 +273,6 @@ static void load_modules(void)
 		die("the CPU has neither svm nor vmx");
 	for (unsigned int i = 0; i < nr_modules; i++)
 		load_module(modules[i]);
-}
-
-static void switch_clocksource(const char *name)
-{
-	int fd = open(CLOCKSOURCE, O_WRONLY | O_CLOEXEC);
-
-	if (write(fd, name, strlen(name)) < 0)
-		die("cannot switch to clocksource %s: %m", name);
-	close(fd);
-	wait_for_clocksource(name);
 }
 
 /* A test that finds no scaling leaves out what needs it, and passes. */
@@ -394,9 +381,9 @@ static void report(unsigned int k, struct program *p, int status, const char *la
 	}
 	failed++;
 	if (status == OVER_LIMIT)
-		say("not ok %u %s # hangs: over its limit of %d s", k, p->name, p->seconds);
+		say("not ok %u %s # timed out after %d s", k, p->name, p->seconds);
 	else if (skip)
-		say("not ok %u %s # must run but skips: %s", k, p->name, skip_reason(last));
+		say("not ok %u %s # skipped, but must run: %s", k, p->name, skip_reason(last));
 	else if (WIFSIGNALED(status))
 		say("not ok %u %s # signal %d", k, p->name, WTERMSIG(status));
 	else
@@ -489,7 +476,6 @@ int main(void)
 	load_modules();
 	if (needs_scaling)
 		require_scaling();
-	switch_clocksource(clocksource);
 	if (spare_cpu_0)
 		leave_cpu_0();
 	if (shell)

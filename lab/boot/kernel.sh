@@ -15,11 +15,9 @@ set -euo pipefail
 
 boot=$(cd "$(dirname "$0")" && pwd)
 root=${boot%/lab/boot}
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
 
 modules=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko)
-all_files=1260		# that a build from nothing compiles, about
 
 main() {
 	[[ $# -ge 1 && ${2-debug} =~ ^(debug|kasan|kcsan)$ ]] ||
@@ -38,7 +36,7 @@ main() {
 	# make would take KVM's objects that modules.sh left in the tree.
 	git -C "$tree" clean -fdqX arch/x86/kvm virt
 	configure
-	run_step "$name" "$out/log/kernel.log" "$(files_to_compile)" build
+	run_step "$name" "$out/log/kernel.log" build
 	install_results
 	echo "$inputs" >"$out/kernel.inputs"
 }
@@ -91,11 +89,6 @@ check_config() {
 		printf 'kernel: asked for but not in the final .config: %s\n' "${missing[@]}" >&2
 		die "unknown in $base, or a dependency is not set"
 	}
-}
-
-# Unknown when the tree was built before: make alone knows what changed.
-files_to_compile() {
-	[[ -f $build/vmlinux ]] || echo "$all_files"
 }
 
 build() {

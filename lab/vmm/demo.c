@@ -7,10 +7,9 @@
  * TSC, read from the guest's memory. The error is their difference at one TSC
  * value, so no time passes in between, and reading it costs no accuracy.
  *
- * Prints a line a trial, `trial EVENT METHOD NS`, and at the end a line for
- * each event and method, `result EVENT METHOD TRIALS MEDIAN WORST`, in ns, of
- * absolute values. lab/vmm/demo-table.sh makes a table of them. Then, for live updates
- * in a row, a line each, `hop METHOD N NS`. lab/vmm/demo-drift.sh makes a plot of them.
+ * Prints for each event and method `result EVENT METHOD TRIALS MEDIAN WORST`, in ns, of
+ * absolute values, and for each of the live updates in a row `restore METHOD N NS`.
+ * lab/vmm/demo.awk makes tables of them.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -25,7 +24,7 @@
 #include "vmm.h"
 
 #define TRIALS			100
-#define HOPS			100
+#define RESTORES		100
 #define PAUSE_NS		10000000	/* between source and destination */
 #define AGE_NS			3000000000ull	/* of a VM at the clock update */
 
@@ -56,8 +55,9 @@ static struct saved_state save(struct vmm *vmm)
 }
 
 /*
- * A migration is one to this host, as if it were another one. Without the series,
- * vm_clock_restore() falls back to KVM_SET_CLOCK; with it, do the same in its place.
+ * A migration restores on this host, as if it were another one. Without the series,
+ * vm_clock_restore() falls back to KVM_SET_CLOCK; with it, call KVM_SET_CLOCK afterwards
+ * to measure that.
  */
 static struct vmm restore(const struct saved_state *saved, enum event event,
 			  enum method method)
@@ -173,12 +173,6 @@ static int compare(const void *a, const void *b)
 
 static void report(enum event event, enum method method, int64_t *errors)
 {
-	int i;
-
-	for (i = 0; i < TRIALS; i++)
-		printf("trial %s %s %" PRId64 "\n", event_names[event],
-		       method_names[method], errors[i]);
-
 	qsort(errors, TRIALS, sizeof(*errors), compare);
 	printf("result %s %s %d %lld %lld\n", event_names[event],
 	       method_names[method], TRIALS, llabs(errors[TRIALS / 2]),
@@ -215,15 +209,15 @@ static void run_chain(enum method method)
 {
 	struct pvclock_vcpu_time_info first;
 	struct vmm vmm = start(&first);
-	int hop;
+	int n;
 
-	for (hop = 1; hop <= HOPS; hop++) {
+	for (n = 1; n <= RESTORES; n++) {
 		struct saved_state state = save(&vmm);
 
 		vmm_destroy(&vmm);
 		vmm = restore(&state, LIVE_UPDATE, method);
 		vmm_guest_enables_clock(&vmm, 0);
-		printf("hop %s %d %" PRId64 "\n", method_names[method], hop,
+		printf("restore %s %d %" PRId64 "\n", method_names[method], n,
 		       clock_error(&first, &vmm));
 	}
 	vmm_destroy(&vmm);
@@ -243,7 +237,7 @@ int main(void)
 	int has_guest = has_clock_guest();
 	int event;
 
-	/* After the last restore, the VMs go on, and nothing corrects the update. */
+	/* Measure the clock update last: nothing corrects it. */
 	for (event = LIVE_UPDATE; event <= MIGRATION; event++) {
 		run_trials(event, SET_CLOCK, !has_guest);
 		if (has_guest)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The plot of lab/vmm/demo-drift.sh: errors on a logarithmic scale that has a 0.
+# The plot of lab/vmm/demo.sh: errors on a logarithmic scale that has a 0.
 #
 #	gnuplot -c drift.gnuplot WHAT-WAS-MEASURED DATA SVG
 
@@ -23,5 +23,5 @@ set ytics ("0" 0, "1" 1, "10" 10, "100" 100, "1,000" 1e3, "10,000" 1e4, \
 
 plot ARG2 using 1:(abs($2)) with points pt 7 ps 0.5 lc rgb "#c0392b" \
 		title "unpatched: KVM\\_SET\\_CLOCK", \
-	ARG2 using 1:(abs($3)) with points pt 7 ps 0.5 lc rgb "#1f618d" \
+	ARG2 using 1:(abs($4)) with points pt 7 ps 0.5 lc rgb "#1f618d" \
 		title "with the series: KVM\\_SET\\_CLOCK\\_GUEST"

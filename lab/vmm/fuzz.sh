@@ -11,7 +11,6 @@
 set -euo pipefail
 
 vmm=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=lab/libfuzzer.sh
 . "$vmm/../libfuzzer.sh"
 
 longest=300	# bytes: a state of up to 8 vCPUs, and what KVM says to it

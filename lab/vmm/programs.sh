@@ -1,19 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Build the lab's small VMMs with a base's headers and selftest
-# library, which lab/boot/selftests.sh installs: demo, bench,
-# kvm-clock, and the tests of vm_clock.c, those for the lab as 64-bit and 32-bit programs.
+# Build the lab's own programs with a base's headers and selftest library, which
+# lab/boot/selftests.sh installs: demo, bench, facts, kvm-clock with its test, and the tests
+# of vm_clock.c that run in the lab, as 64-bit and 32-bit programs.
 #
 #	lab/vmm/programs.sh BASE
 #
-# Leaves out/BASE/bin/NAME. CC=clang builds with another compiler.
+# Leaves out/BASE/bin/NAME.
 
 set -euo pipefail
 
 vmm=$(cd "$(dirname "$0")" && pwd)
 root=${vmm%/lab/vmm}
-# shellcheck source=scripts/progress.sh
 . "$root/scripts/progress.sh"
 
 main() {
@@ -25,7 +24,7 @@ main() {
 		echo "programs $base: up to date"
 		return
 	fi
-	run_step "programs $base" "$out/log/programs.log" '' build
+	run_step "programs $base" "$out/log/programs.log" build
 	echo "$inputs" >"$out/programs.inputs"
 }
 
@@ -44,7 +43,7 @@ build() {
 
 # compile NAME FILE-OR-FLAG...
 compile() {
-	"${CC:-gcc}" -std=gnu11 -O2 -Wall -Wextra -Werror -static \
+	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static \
 		-isystem "$out/headers/usr/include" -iquote "$vmm" -o "$out/bin/$1.new" "${@:2}" &&
 		mv "$out/bin/$1.new" "$out/bin/$1"
 }
@@ -55,7 +54,7 @@ compile_selftest() {
 
 	include=$(cd "$kvm/include" && ls -d x86 x86_64 2>/dev/null)
 	mapfile -t objects < <(find "$out/selftests/lib" -name '*.o')
-	"${CC:-gcc}" -std=gnu11 -O2 -g -Wall -Werror -static -DCONFIG_64BIT -march=x86-64-v2 \
+	gcc -std=gnu11 -O2 -g -Wall -Werror -static -DCONFIG_64BIT -march=x86-64-v2 \
 		-U_FORTIFY_SOURCE -fno-builtin-mem{cmp,cpy,set} -fno-stack-protector -fno-PIE -no-pie -fno-strict-aliasing \
 		-I"$out"/tree/tools/{include,arch/x86/include} -I"$kvm"/{include,"include/$include",..,../rseq} \
 		-isystem "$out/headers/usr/include" -iquote "$vmm" -pthread -o "$out/bin/$1.new" "${@:2}" "${objects[@]}" &&
