@@ -388,6 +388,8 @@ static void test_errors(void)
 	FAILS(vm_clock_check(FAKE_KVM, &blob, blob.state.size, VM_CLOCK_AUTO, &result), EINVAL,
 	      "the same, found by vm_clock_check()");
 	fake_kvm.set_khz = 0;
+	fake_kvm.set_offset = ENXIO;
+	FAILS(restore_blob(&blob, VM_CLOCK_AUTO, &result), ENXIO, "no KVM_VCPU_TSC_OFFSET");
 	fake_kvm.set_offset = EINVAL;
 	FAILS(restore_blob(&blob, VM_CLOCK_AUTO, &result), ENXIO, "no attributes of vCPUs");
 	fake_kvm.set_offset = 0;
