@@ -221,15 +221,15 @@ static unsigned long taint(void)
  * refined one: the kernel refines it before it switches from tsc-early to tsc.
  * sysfs does not say when, so look again and again.
  */
-static void wait_for_clocksource(const char *name)
+static void wait_for_tsc(void)
 {
 	for (int i = 0; i < CLOCK_DEADLINE * 50; i++) {
-		if (!strcmp(first_line(CLOCKSOURCE), name))
+		if (!strcmp(first_line(CLOCKSOURCE), "tsc"))
 			return;
 		usleep(20000);
 	}
-	die("after %d s the clocksource is %s and not %s", CLOCK_DEADLINE,
-	    first_line(CLOCKSOURCE), name);
+	die("after %d s the clocksource is %s and not tsc", CLOCK_DEADLINE,
+	    first_line(CLOCKSOURCE));
 }
 
 static void load_module(const char *name)
@@ -472,7 +472,7 @@ int main(void)
 	say("lab: init");
 	read_scenario();
 	taint_before = taint();
-	wait_for_clocksource("tsc");
+	wait_for_tsc();
 	load_modules();
 	if (needs_scaling)
 		require_scaling();
